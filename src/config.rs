@@ -1,0 +1,128 @@
+//! Reads the configuration file and the environment into the features' own policies. Only this module
+//! knows the file format; nothing here decides what a request meets.
+
+pub mod env;
+pub mod raw;
+pub mod reload;
+pub mod resolve;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::kernel::secret::Secret;
+use crate::plan::Plan;
+use crate::{auth, guard, limit, listener, upstream};
+
+/// A configuration that was checked whole: every reference resolves, every value is in range.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub environment: Environment,
+    /// Hex SHA-256 of the file and of the environment names that took part, secrets left out.
+    pub digest: String,
+    pub https: Option<(listener::Policy, listener::TlsPolicy)>,
+    pub http: Option<HttpListener>,
+    pub admin: SocketAddr,
+    pub guard: guard::Policy,
+    pub cors: Cors,
+    pub issuers: Vec<auth::Issuer>,
+    /// Signs the identity assertion for the API.
+    pub assertion_secret: Secret,
+    /// Signs deliveries to the API (Standard Webhooks).
+    pub delivery_secret: Secret,
+    pub plans: limit::Plans,
+    pub upstreams: BTreeMap<Arc<str>, Arc<upstream::Policy>>,
+    pub cache: CacheLimits,
+    pub replay: ReplayLimits,
+    pub routes: Vec<Route>,
+    pub drain: Drain,
+    pub log: Log,
+    /// The API in this process, for the one-command start.
+    pub embedded_api: Option<EmbeddedApi>,
+    pub threads: usize,
+    /// Socket over which a successor takes the listeners.
+    pub upgrade_socket: PathBuf,
+}
+
+/// Development forgives missing secrets and certificates; production refuses to start instead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Environment {
+    Development,
+    Production,
+}
+
+/// The plain listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HttpListener {
+    pub listener: listener::Policy,
+    /// Port named in the redirect to https; `None` = routes are served in clear (development only).
+    pub redirect_to_port: Option<u16>,
+}
+
+/// A path and what it leads to, per set of methods.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `matchit` syntax: `/a/{b}/{*rest}`.
+    pub pattern: String,
+    /// Upper-case methods; empty = any.
+    pub methods: Vec<http::Method>,
+    pub plan: Arc<Plan>,
+}
+
+/// Cross-origin rules (Fetch standard).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Cors {
+    /// Exact origins, e.g. `https://app.example`.
+    pub origins: Vec<String>,
+    pub max_age_s: u32,
+}
+
+/// Bounds of the response cache.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CacheLimits {
+    pub bytes_max: u64,
+    pub prefix: String,
+    /// How long a second request for a key waits for the first one's fetch.
+    pub lock_timeout_ms: u64,
+}
+
+/// Bounds of the replay store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReplayLimits {
+    /// Entries kept at most; when full, new webhooks are refused with 503.
+    pub entries_max: usize,
+}
+
+/// What happens between SIGTERM and exit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drain {
+    /// Readiness is off, new connections are still taken.
+    pub announce_ms: u64,
+    /// Streams are closed spread over this window.
+    pub streams_window_ms: u64,
+    /// Longest wait for requests in flight.
+    pub timeout_ms: u64,
+}
+
+/// Log output.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Json,
+    Pretty,
+}
+
+/// `chefcloud-api` in this process.
+#[derive(Clone, Debug)]
+pub struct EmbeddedApi {
+    pub listen: SocketAddr,
+    pub database_url: String,
+    pub seed_demo: bool,
+}

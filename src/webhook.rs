@@ -1,0 +1,45 @@
+//! Decides whether a webhook is what its provider signed, now, and for the first time. Knows bytes,
+//! schemes and secrets; does not know routes, sockets or what the event means.
+
+pub mod delivery;
+pub mod refusal;
+pub mod replay;
+pub mod scheme;
+pub mod verify;
+
+use std::sync::Arc;
+
+use crate::kernel::secret::Secret;
+use scheme::Scheme;
+
+/// One configured `/webhooks/{name}`.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub name: Arc<str>,
+    /// Told to the API in `X-Maitred-Provider`.
+    pub provider: Arc<str>,
+    pub scheme: Arc<Scheme>,
+    /// All active secrets; each is tried on every request.
+    pub secrets: Vec<ActiveSecret>,
+    pub mode: Mode,
+    /// Pool that the events are delivered to.
+    pub upstream: Arc<str>,
+    pub body_bytes_max: usize,
+    /// Whole time for the body to arrive.
+    pub body_timeout_ms: u64,
+}
+
+/// A secret with a name that may be shown in a metric.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ActiveSecret {
+    pub name: Arc<str>,
+    pub secret: Secret,
+}
+
+/// What happens to a verified event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// Delivered at once; the provider gets the API's verdict, and the reservation is committed only
+    /// on 2xx.
+    Pass,
+}
