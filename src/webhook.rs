@@ -2,6 +2,7 @@
 //! schemes and secrets; does not know routes, sockets or what the event means.
 
 pub mod delivery;
+pub mod pointer;
 pub mod refusal;
 pub mod replay;
 pub mod scheme;
