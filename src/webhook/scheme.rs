@@ -17,7 +17,7 @@ use sha2::{Sha256, Sha512};
 pub use encoding::Encoding;
 pub use pattern::{Capture, Pattern};
 pub use spec::{SchemeSpec, TsSpec};
-pub use template::{Inputs, Template};
+pub(super) use template::{Inputs, Template, header};
 pub use timestamp::{Unit, print_rfc3339};
 
 use crate::webhook::pointer::Pointer;

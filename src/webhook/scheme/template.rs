@@ -13,7 +13,7 @@ const GROUPS_MAX: usize = 4;
 
 /// What is signed: pieces in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Template(Vec<Part>);
+pub(in crate::webhook) struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Part {
@@ -35,14 +35,14 @@ enum Piece {
 
 /// What a request offers to a template.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    pub body: &'a [u8],
+pub(in crate::webhook) struct Inputs<'a> {
+    pub(in crate::webhook) body: &'a [u8],
     /// The timestamp's text, exactly as received.
-    pub ts: &'a [u8],
-    pub method: &'a str,
-    pub url: &'a str,
-    pub query: &'a str,
-    pub headers: &'a HeaderMap,
+    pub(in crate::webhook) ts: &'a [u8],
+    pub(in crate::webhook) method: &'a str,
+    pub(in crate::webhook) url: &'a str,
+    pub(in crate::webhook) query: &'a str,
+    pub(in crate::webhook) headers: &'a HeaderMap,
 }
 
 impl Template {
