@@ -193,10 +193,10 @@ impl Class {
 
 fn rate(quota: Quota) -> governor::Quota {
     let window = Duration::from_secs(u64::from(quota.window_s.get()));
-    // `new` refuses windows that leave less than a nanosecond a request, which a quota of u32
-    // requests in whole seconds can reach only far above what a process serves.
-    governor::Quota::new(quota.requests, window)
+    // A period is at least a nanosecond for any quota that a process could serve.
+    governor::Quota::with_period(window / quota.requests.get())
         .unwrap_or_else(|| governor::Quota::per_second(NonZeroU32::MAX))
+        .allow_burst(quota.requests)
 }
 
 fn seconds_up(span: Duration) -> u32 {
