@@ -148,6 +148,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
     let classes = traffic::classes(file, report);
     let plans = traffic::plans(file);
     let cache = traffic::cache(file, report);
+    trust::schemes(file, report);
     let routes = route::routes(file, env, &classes, report);
     edge::notices(file, report);
     Some(Config {

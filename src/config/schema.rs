@@ -67,12 +67,9 @@ pub(super) fn expected(schema: &Json) -> Expected {
     if let Some(allowed) = allowed(schema) {
         return Expected::OneOf(allowed);
     }
-    let kind = match &schema["type"] {
-        // `Option<T>`: the other one is null, which TOML does not have.
-        Json::Array(kinds) => kinds.first().and_then(Json::as_str),
-        kind => kind.as_str(),
-    };
-    match kind {
+    // `Option<T>` has two types; the other one is null, which TOML does not have.
+    let kind = &schema["type"];
+    match kind.get(0).unwrap_or(kind).as_str() {
         Some("object") if schema["additionalProperties"].is_object() => Expected::Map,
         Some("object") => Expected::Table,
         Some("array") => Expected::List,
@@ -157,4 +154,116 @@ pub(super) fn at<'s>(root: &'s Json, path: &str) -> Option<(&'s Json, Reload)> {
 pub enum Reload {
     Live,
     Restart,
+}
+
+/// One key of the format, for documentation.
+pub(super) struct Key {
+    /// `*` stands for a name, `[*]` for an index: `upstreams.*.health.path`, `routes[*].path`.
+    pub(super) path: String,
+    /// Where its schema is (JSON pointer).
+    pub(super) pointer: String,
+    pub(super) expected: Expected,
+    pub(super) reload: Reload,
+    pub(super) description: String,
+}
+
+impl Key {
+    /// The table that it is in.
+    pub(super) fn section(&self) -> &str {
+        self.path
+            .rsplit_once('.')
+            .map_or("", |(section, _)| section)
+    }
+
+    /// Its name in that table.
+    pub(super) fn name(&self) -> &str {
+        self.path
+            .rsplit_once('.')
+            .map_or(&self.path, |(_, name)| name)
+    }
+}
+
+/// All keys, tables before what is in them, otherwise by name.
+pub(super) fn keys(root: &Json) -> Vec<Key> {
+    let mut found = Vec::new();
+    below(root, "", "", Reload::Live, &mut found);
+    // Plain values before tables, so that a section is not torn apart.
+    found.sort_by(|a, b| (a.section(), a.name()).cmp(&(b.section(), b.name())));
+    found
+}
+
+fn below(root: &Json, pointer: &str, path: &str, reload: Reload, found: &mut Vec<Key>) {
+    let Some(raw) = root.pointer(pointer) else {
+        return;
+    };
+    let reload = match raw["x-reload"] == "restart" {
+        true => Reload::Restart,
+        false => reload,
+    };
+    let schema = follow(root, raw);
+    let target = follow_pointer(root, pointer);
+    let expected = expected(schema);
+    if !path.is_empty() && !path.ends_with('*') && !path.ends_with("[*]") {
+        let text = raw["description"]
+            .as_str()
+            .or(schema["description"].as_str());
+        found.push(Key {
+            path: path.to_owned(),
+            pointer: pointer.to_owned(),
+            expected: expected.clone(),
+            reload,
+            description: text.unwrap_or_default().replace('\n', " "),
+        });
+    }
+    match expected {
+        Expected::Table => {
+            for name in schema["properties"]
+                .as_object()
+                .into_iter()
+                .flat_map(|p| p.keys())
+            {
+                let path = match path {
+                    "" => name.clone(),
+                    _ => format!("{path}.{name}"),
+                };
+                below(
+                    root,
+                    &format!("{target}/properties/{name}"),
+                    &path,
+                    reload,
+                    found,
+                );
+            }
+        }
+        Expected::Map => {
+            let (pointer, path) = (
+                format!("{target}/additionalProperties"),
+                format!("{path}.*"),
+            );
+            below(root, &pointer, &path, reload, found);
+        }
+        Expected::List => {
+            let (pointer, path) = (format!("{target}/items"), format!("{path}[*]"));
+            below(root, &pointer, &path, reload, found);
+        }
+        Expected::Text
+        | Expected::OneOf(_)
+        | Expected::Integer { .. }
+        | Expected::Boolean
+        | Expected::Anything => {}
+    }
+}
+
+/// As [`follow`], for the place instead of the schema.
+fn follow_pointer(root: &Json, pointer: &str) -> String {
+    let Some(schema) = root.pointer(pointer) else {
+        return pointer.to_owned();
+    };
+    if let Some(target) = schema["$ref"].as_str().and_then(|r| r.strip_prefix('#')) {
+        return follow_pointer(root, target);
+    }
+    match schema["anyOf"].is_array() {
+        true => follow_pointer(root, &format!("{pointer}/anyOf/0")),
+        false => pointer.to_owned(),
+    }
 }

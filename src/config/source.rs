@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value as Json;
+
 use super::env::{self, Env};
 use super::problem::{ConfigErrors, Place, Problem};
 use super::tree::{Node, Value};
@@ -48,8 +50,7 @@ impl ConfigSource {
             return Err(ConfigErrors::new(problems));
         }
         let root = schema::schema();
-        merged.variables = env::apply(&mut merged.tree, &self.env, &root, &mut problems);
-        inherit(&mut merged.tree);
+        self.complete(&mut merged, &root, &mut problems);
         check::check(&merged.tree, &root, &mut problems);
         let default = |key: &str| defaults().at(&default_key(key)).cloned();
         check::mend(&mut merged.tree, &root, default, &problems);
@@ -58,6 +59,25 @@ impl ConfigSource {
             Some(config) if problems.is_empty() => Ok(config),
             Some(_) | None => Err(ConfigErrors::new(problems)),
         }
+    }
+
+    /// Everything laid over each other, right or wrong.
+    pub(super) fn effective(&self) -> Result<Merged, ConfigErrors> {
+        let mut problems = Vec::new();
+        let mut merged = self.merge(&mut problems);
+        if problems.is_empty() {
+            self.complete(&mut merged, &schema::schema(), &mut problems);
+        }
+        match problems.is_empty() {
+            true => Ok(merged),
+            false => Err(ConfigErrors::new(problems)),
+        }
+    }
+
+    /// Lays the environment over the files, and fills entries up from `defaults`.
+    fn complete(&self, merged: &mut Merged, root: &Json, problems: &mut Vec<Problem>) {
+        merged.variables = env::apply(&mut merged.tree, &self.env, root, problems);
+        inherit(&mut merged.tree);
     }
 
     /// `defaults ← includes ← file`.

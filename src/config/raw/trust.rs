@@ -9,8 +9,24 @@ use serde::{Deserialize, Serialize};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSource {
+    /// Name of the environment variable that holds it.
+    pub env: Option<String>,
+    /// File that holds it; one trailing line break is not part of the secret.
+    pub secret_file: Option<String>,
+    /// The secret itself; begins with `dev-`. Refused in production.
+    pub danger_secret: Option<String>,
+    /// Whether it may be missing.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// A secret of a webhook endpoint.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSecret {
     /// Shown in metrics and logs instead of the secret, e.g. `current`.
-    pub name: Option<String>,
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
     /// Name of the environment variable that holds it.
     pub env: Option<String>,
     /// File that holds it; one trailing line break is not part of the secret.
@@ -20,6 +36,23 @@ pub struct SecretSource {
     /// Whether it may be missing, e.g. the previous one of a rotation.
     #[serde(default)]
     pub optional: bool,
+    /// RFC 3339, e.g. `2030-01-31T00:00:00Z`: it does not count before.
+    pub not_before: Option<String>,
+    /// RFC 3339: it does not count from then on.
+    pub not_after: Option<String>,
+}
+
+impl WebhookSecret {
+    /// Where the secret itself is found.
+    #[must_use]
+    pub fn source(&self) -> SecretSource {
+        SecretSource {
+            env: self.env.clone(),
+            secret_file: self.secret_file.clone(),
+            danger_secret: self.danger_secret.clone(),
+            optional: self.optional,
+        }
+    }
 }
 
 /// What the edge tells the API about callers.
@@ -106,7 +139,7 @@ pub struct Endpoint {
     pub provider: Option<String>,
     /// All active secrets; each is tried on every request.
     #[schemars(length(min = 1, max = 16))]
-    pub secrets: Vec<SecretSource>,
+    pub secrets: Vec<WebhookSecret>,
     /// What happens to a verified event.
     pub mode: Mode,
     /// Name of one of `upstreams`: where the events are delivered.

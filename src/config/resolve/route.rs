@@ -365,11 +365,10 @@ impl Paths {
             report.error(key, message, "e.g. `/orders/{id}` or `/orders/{*rest}`");
             return;
         }
-        if !self.taken.contains_key(path) {
-            if let Err(e) = self.router.insert(path, ()) {
-                report.error(key, format!("`{path}`: {e}"), "");
-                return;
-            }
+        let is_new = !self.taken.contains_key(path);
+        if let Some(Err(e)) = is_new.then(|| self.router.insert(path, ())) {
+            report.error(key, format!("`{path}`: {e}"), "");
+            return;
         }
         let claims = self.taken.entry(path.to_owned()).or_default();
         let overlap = |(_, theirs): &&(String, Vec<Method>)| {

@@ -7,7 +7,7 @@ use crate::config::env::Env;
 use crate::config::raw;
 use crate::config::secret::{self, Found};
 use crate::kernel::secret::Secret;
-use crate::webhook::scheme::Scheme;
+use crate::webhook::scheme::{Scheme, SchemeSpec, Unit};
 use crate::{auth, webhook};
 
 /// Shortest secret shared with the API.
@@ -176,6 +176,32 @@ fn long_enough(found: &Found, least: usize) -> Result<(), String> {
     }
 }
 
+/// Reports what is wrong with any scheme, used or not.
+pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
+    for (name, raw) in &file.schemes {
+        // Which URL a provider has on record is the endpoint's to say.
+        let Err(errors) = Scheme::build(&spec(raw, Some("https://edge.invalid/"))) else {
+            continue;
+        };
+        for error in errors {
+            report.error(
+                &format!("schemes.{name}.{}", error.key),
+                error.problem,
+                error.hint,
+            );
+        }
+    }
+}
+
+fn spec(raw: &raw::Scheme, public_url: Option<&str>) -> SchemeSpec {
+    // Both sides use the same keys; the test of this module holds them to it.
+    let spec = serde_json::to_value(raw).and_then(serde_json::from_value::<SchemeSpec>);
+    SchemeSpec {
+        public_url: public_url.map(str::to_owned),
+        ..spec.unwrap_or_default()
+    }
+}
+
 /// One `/webhooks/{name}`.
 pub(super) fn endpoint(
     file: &raw::File,
@@ -196,17 +222,23 @@ pub(super) fn endpoint(
         &raw.scheme,
         &file.schemes,
         "scheme",
-    );
-    let least = declared.map_or(1, |s| {
-        usize::try_from(s.secret_bytes_min).unwrap_or(usize::MAX)
-    });
-    let secrets = secrets(&key, raw, least, env, report);
-    let built = scheme(declared?, raw.public_url.as_deref());
-    let built = report.take(&format!("schemes.{}", raw.scheme), built, "")?;
+    )?;
+    let scheme = match Scheme::build(&spec(declared, raw.public_url.as_deref())) {
+        Ok(scheme) => scheme,
+        Err(errors) => {
+            // Everything else about the scheme is said once, by `schemes`.
+            for e in errors.into_iter().filter(|e| e.key == "public_url") {
+                report.error(&format!("{key}.public_url"), e.problem, e.hint);
+            }
+            return None;
+        }
+    };
+    let least = usize::try_from(declared.secret_bytes_min).unwrap_or(usize::MAX);
+    let secrets = secrets(&key, raw, &scheme, least, env, report);
     Some(webhook::Endpoint {
         name: Arc::from(name),
         provider: Arc::from(raw.provider.as_ref().unwrap_or(&raw.scheme).as_str()),
-        scheme: Arc::new(built),
+        scheme: Arc::new(scheme),
         secrets,
         mode: match raw.mode {
             raw::Mode::Pass => webhook::Mode::Pass,
@@ -220,40 +252,25 @@ pub(super) fn endpoint(
 fn secrets(
     key: &str,
     raw: &raw::Endpoint,
+    scheme: &Scheme,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
 ) -> Vec<webhook::ActiveSecret> {
+    let before = report.problems.len();
     let mut active: Vec<webhook::ActiveSecret> = Vec::new();
-    let mut failed = false;
-    for (i, source) in raw.secrets.iter().enumerate() {
+    for (i, raw) in raw.secrets.iter().enumerate() {
         let key = format!("{key}.secrets[{i}]");
-        let before = report.problems.len();
-        let found = find(&key, source, env, report);
-        failed |= report.problems.len() > before;
-        let Some(found) = found else { continue };
-        if report
-            .take(&key, long_enough(&found, least), GENERATE)
-            .is_none()
-        {
-            failed = true;
-            continue;
-        }
-        let name = source.name.clone().unwrap_or_else(|| format!("secret-{i}"));
-        if active.iter().any(|a| *a.name == *name) {
+        if active.iter().any(|a| **a.name() == *raw.name) {
             report.error(
                 &key,
-                format!("another secret is called `{name}` already"),
+                format!("another secret is called `{}` already", raw.name),
                 "",
             );
         }
-        let secret = Secret::new(found.text);
-        active.push(webhook::ActiveSecret {
-            name: Arc::from(name.as_str()),
-            secret,
-        });
+        active.extend(secret(&key, raw, scheme, least, env, report));
     }
-    if active.is_empty() && !failed {
+    if active.is_empty() && report.problems.len() == before {
         report.error(
             &format!("{key}.secrets"),
             "no secret is there, so nothing could be verified",
@@ -263,7 +280,37 @@ fn secrets(
     active
 }
 
-/// Builds the verifier's own scheme. The endpoint's URL is part of it where a provider signs it.
-fn scheme(_raw: &raw::Scheme, _public_url: Option<&str>) -> Result<Scheme, String> {
-    Ok(Scheme)
+fn secret(
+    key: &str,
+    raw: &raw::WebhookSecret,
+    scheme: &Scheme,
+    least: usize,
+    env: &Env,
+    report: &mut Report<'_>,
+) -> Option<webhook::ActiveSecret> {
+    let moment = |name: &str, text: &Option<String>, report: &mut Report<'_>| {
+        let text = text.as_ref()?;
+        let parsed = Unit::Rfc3339.parse(text.as_bytes());
+        let wrong = || format!("`{text}` is not a moment in RFC 3339");
+        report.take(
+            &format!("{key}.{name}"),
+            parsed.ok_or_else(wrong),
+            "2030-01-31T00:00:00Z",
+        )
+    };
+    let not_before = moment("not_before", &raw.not_before, report);
+    let not_after = moment("not_after", &raw.not_after, report);
+    if not_before.is_some_and(|from| not_after.is_some_and(|until| until <= from)) {
+        report.error(&format!("{key}.not_after"), "is not after not_before", "");
+    }
+    let found = find(key, &raw.source(), env, report)?;
+    // Characters and not bytes, so that 16 umlauts are not taken for 32 letters.
+    report.take(key, long_enough(&found, least), GENERATE)?;
+    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), scheme) {
+        Ok(secret) => Some(secret.within(not_before, not_after)),
+        Err(e) => {
+            report.error(key, format!("{}: {}", found.source, e.problem), e.hint);
+            None
+        }
+    }
 }
