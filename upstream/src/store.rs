@@ -103,11 +103,13 @@ impl Store {
 
 /// Whether trying again later may succeed: time-outs, lost connections, deadlocks, a full house.
 pub(crate) fn passes(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(cause) => cause.code().is_some_and(|code| code_passes(&code)),
-        _ => false,
+    if let sqlx::Error::Database(cause) = error {
+        return cause.code().is_some_and(|code| code_passes(&code));
     }
+    matches!(
+        error,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)
+    )
 }
 
 fn code_passes(code: &str) -> bool {
