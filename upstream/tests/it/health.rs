@@ -7,11 +7,14 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
+    process::Command,
     sync::oneshot,
+    time::timeout,
 };
 
 use crate::{
-    client::Call,
+    client::{Call, DEADLINE},
+    database::{Database, Engine},
     world::{self, World},
 };
 
@@ -83,6 +86,52 @@ async fn development_secrets_do_not_start_in_production() {
     config.environment = Environment::Production;
     let error = Api::open(config).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("EDGE_ASSERTION_SECRET") && error.contains("EDGE_DELIVERY_SECRET"));
+}
+
+/// The program itself: migrates, serves, and ends by itself and without error when told to.
+#[tokio::test]
+async fn the_program_stops_gracefully_when_it_is_terminated() {
+    let database = Database::create(Engine::Sqlite).await;
+    let socket = std::env::temp_dir().join(format!("chefcloud_{}_bin.sock", std::process::id()));
+    let program = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chefcloud-api"));
+        command
+            .args(arguments)
+            .env("DATABASE_URL", &database.url)
+            .env("RUST_LOG", "off");
+        command.kill_on_drop(true);
+        command
+    };
+    for arguments in [["db", "migrate"].as_slice(), &["seed-demo"]] {
+        assert!(program(arguments).status().await.unwrap().success());
+    }
+    let listen = format!("unix:{}", socket.display());
+    let mut serving = program(&["serve", "--listen", &listen]).spawn().unwrap();
+    world::until("it listens", async || {
+        UnixStream::connect(&socket).await.is_ok()
+    })
+    .await;
+    let pid = serving.id().unwrap().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .await
+            .unwrap()
+            .success()
+    );
+    let status = timeout(DEADLINE, serving.wait())
+        .await
+        .expect("a prompt end")
+        .unwrap();
+    assert!(status.success(), "{status}");
+    std::fs::remove_file(socket).unwrap();
+    let production = program(&["serve"])
+        .env("CHEFCLOUD_ENV", "production")
+        .status()
+        .await;
+    assert_eq!(production.unwrap().code(), Some(64));
+    database.remove().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,12 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{client::Call, world::World};
+use sqlx::{AnyConnection, Connection as _};
+
+use crate::{
+    client::Call,
+    world::{self, World},
+};
 
 crate::on_both_databases!(
     an_order_moves_the_overview_and_labels_the_answer,
@@ -11,6 +16,8 @@ crate::on_both_databases!(
     a_repeated_key_gets_the_first_answer,
     concurrent_copies_of_a_key_have_one_effect,
     running_figures_equal_the_rows_after_concurrent_orders,
+    two_processes_write_to_one_database_at_once,
+    a_database_that_is_held_up_is_trouble_that_passes,
 );
 
 async fn orders(world: &World) -> i64 {
@@ -128,4 +135,46 @@ async fn running_figures_equal_the_rows_after_concurrent_orders(world: &World) {
                 .await
         );
     }
+}
+
+async fn two_processes_write_to_one_database_at_once(world: &World) {
+    let before = orders(world).await;
+    let replica = world::serve(world.replica().await).await;
+    let calls = (0..40).map(|place| {
+        let call = Call::post("/orders", &world.order_body(100)).identity(&world.manager());
+        call.send(if place % 2 == 0 {
+            world.served.address
+        } else {
+            replica.address
+        })
+    });
+    for answer in join_all(calls).await {
+        answer.expect(201);
+    }
+    replica.stop().await;
+    assert_eq!(orders(world).await, before + 40);
+}
+
+async fn a_database_that_is_held_up_is_trouble_that_passes(world: &World) {
+    let mut config = world::config(&world.database_url);
+    config.statement_timeout_ms = 200;
+    let hurried = world::serve(world.replica_with(config).await).await;
+    let order = || Call::post("/orders", &world.order_body(100)).identity(&world.manager());
+    let mut connection = AnyConnection::connect(&world.database_url).await.unwrap();
+    let begin = if world.database_url.starts_with("sqlite") {
+        "BEGIN IMMEDIATE"
+    } else {
+        "BEGIN"
+    };
+    let mut holder = connection.begin_with(begin).await.unwrap();
+    sqlx::query("UPDATE outbox_heads SET last_id = last_id WHERE topic = 'org_demo'")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let refused = order().send(hurried.address).await.expect(503);
+    assert_eq!(refused.code(), "unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    holder.rollback().await.unwrap();
+    order().send(hurried.address).await.expect(201);
+    hurried.stop().await;
 }

@@ -111,7 +111,11 @@ impl Served {
 impl World {
     /// Another API on the same database and with the same time of day.
     pub(crate) async fn replica(&self) -> Api {
-        let api = open(&self.database_url).await;
+        self.replica_with(config(&self.database_url)).await
+    }
+
+    pub(crate) async fn replica_with(&self, config: Config) -> Api {
+        let api = Api::open(config).await.unwrap();
         api.clock().shift(self.shift_ms);
         api
     }
