@@ -64,15 +64,21 @@ impl Database {
     }
 
     pub(crate) async fn remove(self) {
-        match self.dir {
-            Some(dir) => fs::remove_dir_all(dir).unwrap(),
-            None => {
-                administrate(
-                    server(),
-                    format!("DROP DATABASE {} WITH (FORCE)", self.name),
-                )
-                .await;
-            }
+        if self.dir.is_none() {
+            administrate(
+                server(),
+                format!("DROP DATABASE {} WITH (FORCE)", self.name),
+            )
+            .await;
+        }
+    }
+}
+
+/// A test that fails leaves no file behind either; the server's databases go with the server.
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.dir {
+            let _ = fs::remove_dir_all(dir);
         }
     }
 }
