@@ -25,7 +25,10 @@ pub struct Response {
 
 impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -46,7 +49,9 @@ pub struct Connection {
 /// A TLS client configuration that trusts one authority.
 pub fn tls_config(ca_pem: &str, alpn: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap())
+        .unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -71,7 +76,10 @@ pub async fn tls(
 
 impl Connection {
     pub fn over(io: impl Transport + 'static) -> Self {
-        Self { io: Box::new(io), buffer: Vec::new() }
+        Self {
+            io: Box::new(io),
+            buffer: Vec::new(),
+        }
     }
 
     pub async fn plain(address: SocketAddr) -> std::io::Result<Self> {
@@ -81,7 +89,9 @@ impl Connection {
     }
 
     pub async fn secure(address: SocketAddr, name: &str, ca_pem: &str) -> std::io::Result<Self> {
-        Ok(Self::over(tls(address, name, tls_config(ca_pem, &["http/1.1"])).await?))
+        Ok(Self::over(
+            tls(address, name, tls_config(ca_pem, &["http/1.1"])).await?,
+        ))
     }
 
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -125,7 +135,10 @@ impl Connection {
             if head_only || response.status == 204 || response.status == 304 {
                 return Ok(response);
             }
-            if response.header("transfer-encoding").is_some_and(|v| v.contains("chunked")) {
+            if response
+                .header("transfer-encoding")
+                .is_some_and(|v| v.contains("chunked"))
+            {
                 while let Some(chunk) = self.chunk().await? {
                     response.body.extend_from_slice(&chunk);
                 }
@@ -154,12 +167,19 @@ impl Connection {
         let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
         self.buffer.drain(..end);
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
+        let status = lines
+            .next()
+            .and_then(|l| l.split(' ').nth(1))
+            .and_then(|s| s.parse().ok());
         let headers = lines
             .filter_map(|l| l.split_once(':'))
             .map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()))
             .collect();
-        Ok(Response { status: status.unwrap_or(0), headers, body: Vec::new() })
+        Ok(Response {
+            status: status.unwrap_or(0),
+            headers,
+            body: Vec::new(),
+        })
     }
 
     /// The next chunk of a chunked body; `None` at its end.
@@ -171,7 +191,8 @@ impl Connection {
             self.more().await?;
         };
         let size = String::from_utf8_lossy(&self.buffer[..line_end]).into_owned();
-        let size = usize::from_str_radix(size.trim(), 16).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        let size =
+            usize::from_str_radix(size.trim(), 16).map_err(|_| std::io::ErrorKind::InvalidData)?;
         self.fill(line_end + 2 + size + 2).await?;
         let chunk = self.buffer[line_end + 2..line_end + 2 + size].to_vec();
         self.buffer.drain(..line_end + 2 + size + 2);

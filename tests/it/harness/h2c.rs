@@ -17,7 +17,9 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(address: SocketAddr, name: &str, ca_pem: &str) -> Self {
-        let io = tls(address, name, tls_config(ca_pem, &["h2"])).await.unwrap();
+        let io = tls(address, name, tls_config(ca_pem, &["h2"]))
+            .await
+            .unwrap();
         assert_eq!(io.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (send, connection) = h2::client::handshake(io).await.unwrap();
         tokio::spawn(async move {
@@ -34,8 +36,9 @@ impl Connection {
         headers: &[(&str, &str)],
         ends: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        let mut request =
-            Request::builder().method(method).uri(format!("https://localhost{target}"));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://localhost{target}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -80,9 +83,18 @@ impl Connection {
         let headers = parts
             .headers
             .iter()
-            .map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+            .map(|(n, v)| {
+                (
+                    n.to_string(),
+                    String::from_utf8_lossy(v.as_bytes()).into_owned(),
+                )
+            })
             .collect();
-        Ok(Response { status: parts.status.as_u16(), headers, body: whole })
+        Ok(Response {
+            status: parts.status.as_u16(),
+            headers,
+            body: whole,
+        })
     }
 }
 

@@ -12,10 +12,10 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-pub const WEBHOOK_SECRET: &str = "whsec-test-0123456789abcdef0123456789abcdef";
-pub const ASSERTION_SECRET: &str = "assertion-test-0123456789abcdef0123456789";
-/// Thirty-two bytes, as Standard Webhooks writes a secret.
-pub const DELIVERY_SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub const WEBHOOK_SECRET: &str = "dev-webhook-secret-of-the-integration-tests";
+pub const ASSERTION_SECRET: &str = "dev-assertion-secret-of-the-integration-tests";
+/// As Standard Webhooks writes a secret.
+pub const DELIVERY_SECRET: &str = "whsec_ZGV2LWRlbGl2ZXJ5LXNlY3JldC1mb3ItdGhlLXRlc3RzLTE=";
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
@@ -40,7 +40,10 @@ pub struct TokenIssuer {
 
 impl TokenIssuer {
     pub fn new() -> Self {
-        Self { pair: KeyPair::generate_for(&PKCS_ED25519).unwrap(), kid: "test-1".into() }
+        Self {
+            pair: KeyPair::generate_for(&PKCS_ED25519).unwrap(),
+            kid: "test-1".into(),
+        }
     }
 
     pub fn jwks(&self) -> Value {
@@ -85,10 +88,15 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "maitred tests");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "maitred tests");
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     /// Writes `{stem}.pem` and `{stem}.key` for these names.
@@ -97,7 +105,10 @@ impl Authority {
         let params = CertificateParams::new(names).unwrap();
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let (chain, secret) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}.key")));
+        let (chain, secret) = (
+            dir.join(format!("{stem}.pem")),
+            dir.join(format!("{stem}.key")),
+        );
         std::fs::write(&chain, certificate.pem()).unwrap();
         std::fs::write(&secret, key.serialize_pem()).unwrap();
         (chain, secret)

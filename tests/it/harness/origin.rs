@@ -23,14 +23,21 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
 /// What to do with a request.
 pub enum Script {
     /// A whole answer.
-    Answer { status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8> },
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Vec<u8>,
+    },
     /// An event stream: what the channel brings is written at once; its end closes the connection.
     Stream(mpsc::UnboundedReceiver<Vec<u8>>),
     /// Bytes exactly as given, then the connection is closed.
@@ -53,7 +60,11 @@ impl Script {
     }
 
     pub fn status(status: u16) -> Self {
-        Self::Answer { status, headers: Vec::new(), body: Vec::new() }
+        Self::Answer {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 }
 
@@ -79,7 +90,10 @@ struct Shared {
 }
 
 impl Origin {
-    pub async fn start(jwks: Value, handler: impl Fn(&Seen) -> Script + Send + Sync + 'static) -> Self {
+    pub async fn start(
+        jwks: Value,
+        handler: impl Fn(&Seen) -> Script + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, jwks, handler)
     }
@@ -110,7 +124,11 @@ impl Origin {
                 while open.try_join_next().is_some() {}
             }
         });
-        Self { address, shared, task }
+        Self {
+            address,
+            shared,
+            task,
+        }
     }
 
     /// Requests so far, health checks and key fetches left out.
@@ -165,7 +183,11 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
             return Ok(());
         };
         if seen.target == "/ready" {
-            let status = if shared.healthy.load(Ordering::Relaxed) { 200 } else { 503 };
+            let status = if shared.healthy.load(Ordering::Relaxed) {
+                200
+            } else {
+                503
+            };
             write_answer(&mut stream, status, &[], b"").await?;
             continue;
         }
@@ -180,8 +202,16 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         shared.busy.fetch_add(1, Ordering::Relaxed);
         let _busy = Busy(&shared.busy);
         match (shared.handler)(&seen) {
-            Script::Answer { status, headers, body } => {
-                let body = if seen.method == "HEAD" { Vec::new() } else { body };
+            Script::Answer {
+                status,
+                headers,
+                body,
+            } => {
+                let body = if seen.method == "HEAD" {
+                    Vec::new()
+                } else {
+                    body
+                };
                 write_answer(&mut stream, status, &headers, &body).await?;
             }
             Script::Late(after) => {
@@ -212,7 +242,8 @@ async fn stream_events(
     stream: &mut TcpStream,
     mut events: mpsc::UnboundedReceiver<Vec<u8>>,
 ) -> std::io::Result<()> {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
     let mut gone = [0; 1];
     loop {
