@@ -24,6 +24,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/maitred target/release/chefcloud-api /out/
 
 FROM debian:bookworm-slim AS runtime
+# Not pinned: a rebuild should bring the newest certificates.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \

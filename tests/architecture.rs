@@ -29,6 +29,7 @@ const LAYERS: &[&[&str]] = &[
 const PINGORA_ALLOWED: &[&str] = &[
     "app.rs",
     "cache/phases.rs",
+    "cache/phases/",
     "cache/storage.rs",
     "cache/storage/",
     "listener.rs",
