@@ -518,3 +518,6 @@ impl Alg {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
