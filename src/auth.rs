@@ -6,6 +6,8 @@ pub mod jwks;
 pub mod jwt;
 pub mod policy;
 pub mod refusal;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
