@@ -1,4 +1,7 @@
-use super::{OnReplay, Scheme, SchemeSpec, TsSpec};
+use http::HeaderMap;
+use proptest::prelude::*;
+
+use super::{Inputs, OnReplay, Scheme, SchemeSpec, TsSpec};
 use crate::kernel::clock::UnixMs;
 use crate::kernel::secret::Secret;
 use crate::webhook::ActiveSecret;
@@ -327,4 +330,85 @@ fn a_file_says_only_what_is_known() {
     );
     assert!(Scheme::build(&spec).is_ok());
     assert!(serde_json::from_str::<SchemeSpec>(r#"{"header":"X","sgined":"{body}"}"#).is_err());
+}
+
+/// What a request offers; the alphabet is small so that collisions are likely.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Offer {
+    header: Option<String>,
+    ts: String,
+    method: String,
+    query: Option<String>,
+    body: String,
+}
+
+fn offer() -> impl Strategy<Value = Offer> {
+    let text = "[1.:;a]{0,3}";
+    let ts = prop_oneof![
+        Just("1111111111".to_owned()),
+        Just("1111111111111".to_owned())
+    ];
+    let method = prop_oneof![Just("GET".to_owned()), Just("POST".to_owned())];
+    let body = prop_oneof![text.prop_map(String::from), Just("1111111111.1".to_owned())];
+    (
+        proptest::option::of(text),
+        ts,
+        method,
+        proptest::option::of(text),
+        body,
+    )
+        .prop_map(|(header, ts, method, query, body)| Offer {
+            header,
+            ts,
+            method,
+            query,
+            body,
+        })
+}
+
+/// The signed bytes and which parts of the offer the template uses.
+fn render(scheme: &Scheme, offer: &Offer) -> Option<Vec<u8>> {
+    let mut headers = HeaderMap::new();
+    if let Some(header) = &offer.header {
+        headers.insert("a", header.parse().unwrap());
+    }
+    let unit = scheme.ts.as_ref().unwrap().unit;
+    unit.parse(offer.ts.as_bytes())?;
+    let query = offer
+        .query
+        .as_ref()
+        .map(|value| format!("b={value}"))
+        .unwrap_or_default();
+    let inputs = Inputs {
+        body: offer.body.as_bytes(),
+        ts: offer.ts.as_bytes(),
+        method: &offer.method,
+        url: "https://edge.example/x",
+        query: &query,
+        headers: &headers,
+    };
+    Some(scheme.signed.render(&inputs).ok()?.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// The reason for the rules about templates: signed bytes have one reading.
+    #[test]
+    fn different_requests_have_different_signed_bytes(one in offer(), two in offer()) {
+        for (template, unit) in [
+            ("{header:a}.{ts}.{query:b}:{method}:{body}", "auto"),
+            ("{ts}{body}:{header:a};{method}:{query:b}", "s"),
+            ("{method}:{header:a}{ts}.{query:b}.{body}", "ms"),
+            ("{body}{ts}.{header:a}.{method}:{query:b}", "ms"),
+            ("[id:{query:b};][h:{header:a};]ts:{ts};{method}.{body}", "auto"),
+        ] {
+            let spec = SchemeSpec { ts: Some(ts("header:X-Timestamp", unit)), ..signed(template) };
+            let scheme = Scheme::build(&spec).unwrap();
+            let (first, second) = (render(&scheme, &one), render(&scheme, &two));
+            if let (Some(first), Some(second)) = (first, second) {
+                prop_assert_eq!(one == two, first == second, "{} {:?} {:?}", template, one, two);
+            }
+        }
+    }
 }
