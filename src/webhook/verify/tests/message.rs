@@ -22,6 +22,7 @@ fn a_list_of_signatures_is_bounded_and_sorted() {
 
     assert_eq!(with(format!("{signature}, {ts}")), Ok(()));
     assert_eq!(with(format!("{ts},{zeros},{signature},v2=xyz,,")), Ok(()));
+    assert_eq!(with(format!("{ts},{signature},{zeros}")), Ok(()));
     let filler = vec![zeros.as_str(); ITEMS_MAX - 2].join(",");
     assert_eq!(with(format!("{ts},{filler},{signature}")), Ok(()));
     let max = ITEMS_MAX;
