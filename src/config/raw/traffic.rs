@@ -192,9 +192,6 @@ pub struct Stream {
     /// Longest time that one write to the client may take.
     #[schemars(range(min = 100, max = 600_000))]
     pub write_timeout_ms: u64,
-    /// Bytes read from upstream and not yet taken by the client.
-    #[schemars(range(min = 1_024, max = 67_108_864))]
-    pub buffer_bytes_max: u64,
 }
 
 /// A path and what it leads to.

@@ -235,6 +235,5 @@ pub(super) fn stream_policy(upstream: &str, raw: &raw::Stream) -> Arc<stream::Po
         concurrent_per_user: raw.concurrent_per_user,
         lifetime_s: raw.lifetime_s,
         write_timeout_ms: raw.write_timeout_ms,
-        buffer_bytes_max: usize::try_from(raw.buffer_bytes_max).unwrap_or(usize::MAX),
     })
 }
