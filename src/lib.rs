@@ -35,4 +35,5 @@ pub mod config;
 pub mod proxy;
 
 pub mod app;
+pub mod cli;
 pub mod server;

@@ -214,10 +214,12 @@ pub struct Telemetry {
 pub struct Redis {
     /// Host name; blank = none.
     pub host: String,
+    /// Port.
     #[schemars(range(min = 1))]
     pub port: u16,
     /// Database number.
     pub db: u32,
+    /// Whether the connection is encrypted.
     pub tls: bool,
     pub password: SecretSource,
 }
