@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Drain;
 use crate::listener::drain::settled;
-use crate::listener::handover::{HandoverError, Sockets};
+use crate::listener::handover::{HandoverError, Predecessor, Sockets};
 
 pub use crate::listener::drain::{Cause, DrainState, EXIT_SOFTWARE, InFlight, Phase};
 pub use critical::{AtClose, Critical, critical};
@@ -54,7 +54,8 @@ pub struct Parts {
     /// Where SIGQUIT looks for a successor.
     pub upgrade_socket: PathBuf,
     pub services: Vec<Box<dyn ServiceWithDependents>>,
-    /// Resolves once this process can serve; a predecessor goes on until then.
+    /// Resolves once this process can serve; a predecessor goes on until then. First asked when
+    /// signals are listened for.
     pub ready: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -121,7 +122,7 @@ impl ShutdownSignalWatch for Leaver {
                 return ShutdownSignal::FastShutdown;
             }
         };
-        self.release_predecessor();
+        self.announce_ready();
         self.until_signalled(&mut signals).await
     }
 }
@@ -214,18 +215,19 @@ impl Leaver {
         outcome.await.unwrap_or(Err(HandoverError::Garbled))
     }
 
-    /// Tells the process that gave us its sockets to leave, once we serve.
-    fn release_predecessor(&self) {
+    /// Once we serve, tells the process that gave us its sockets, if there is one, to leave.
+    fn announce_ready(&self) {
         let sockets = lock(&self.sockets).clone();
         let predecessor = sockets.and_then(|sockets| lock(&sockets).predecessor());
-        let (Some(predecessor), Some(ready)) = (predecessor, lock(&self.ready).take()) else {
+        let Some(ready) = lock(&self.ready).take() else {
             return;
         };
         tokio::spawn(async move {
             ready.await;
-            match predecessor.release() {
-                Ok(()) => info!("serving; the predecessor was told to leave"),
-                Err(error) => warn!(%error, "the predecessor could not be told to leave"),
+            match predecessor.map(Predecessor::release) {
+                None => info!("serving"),
+                Some(Ok(())) => info!("serving; the predecessor was told to leave"),
+                Some(Err(error)) => warn!(%error, "the predecessor could not be told to leave"),
             }
         });
     }
@@ -234,3 +236,6 @@ impl Leaver {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
