@@ -73,7 +73,10 @@ pub fn configuration(threads: usize) -> ServerConf {
 }
 
 /// Runs until a signal ends it. `FAILURE` when a second signal cut the way out short.
-pub fn run(parts: Parts) -> ExitCode {
+pub fn run(mut parts: Parts) -> ExitCode {
+    for address in parts.sockets.close_unclaimed() {
+        warn!(%address, "an inherited listener is not configured any more; closed");
+    }
     let forced = Arc::new(AtomicBool::new(false));
     let leaver = Leaver {
         drain: parts.drain,

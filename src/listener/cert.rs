@@ -290,3 +290,6 @@ impl fmt::Display for CertError {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

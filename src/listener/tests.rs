@@ -37,7 +37,7 @@ use super::{Policy, TlsPolicy};
 use crate::kernel::clock::Clock;
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The budget of clients that are to be cut.
 pub(super) const SHORT_MS: u64 = 300;
 
@@ -233,10 +233,10 @@ pub(super) async fn ended<S: AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
 }
 
 /// A directory of its own, removed at the end.
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("maitred-listener-{}-{number}", std::process::id());
@@ -245,12 +245,12 @@ impl Scratch {
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// A development certificate in a directory below.
-    pub(super) fn certificate(&self, dir: &str, names: &[&str]) -> TlsPolicy {
+    pub(crate) fn certificate(&self, dir: &str, names: &[&str]) -> TlsPolicy {
         ensure_development(&self.0.join(dir), names, Clock::system().unix()).unwrap()
     }
 

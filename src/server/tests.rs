@@ -409,3 +409,23 @@ fn background_work_is_written_before_the_exit() {
     let written = scratch.dir.join("flushed");
     assert_eq!(std::fs::read(written).unwrap(), b"all of it");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let scratch = Scratch::new();
+    let mut short = setup(&scratch.socket);
+    short.mode = "few-descriptors";
+    let process = short.start();
+    let mut crowd: Vec<_> = (0..80).map(|_| connect(process.address).unwrap()).collect();
+    // The last one waits in the kernel's queue: it is connected but not accepted.
+    let mut last = crowd.pop().unwrap();
+    send(&mut last, "/").unwrap();
+    last.set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    assert!(receive(&mut last).is_err(), "there was no shortage");
+
+    drop(crowd);
+    last.set_read_timeout(Some(PATIENCE)).unwrap();
+    receive(&mut last).unwrap();
+}

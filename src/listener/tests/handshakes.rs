@@ -87,9 +87,9 @@ async fn versions_follow_the_policy_also_after_a_reload() {
     let mut tls = scratch.certificate("a", &[]);
     let edge = start(policy(), Some(&tls));
     let body = version(&edge, only(&scratch, &TLS12)).await.unwrap();
-    assert!(body.contains("tls=TLSv1_2"), "{body}");
+    assert!(body.contains("tls=TLSv1.2"), "{body}");
     let body = version(&edge, only(&scratch, &TLS13)).await.unwrap();
-    assert!(body.contains("tls=TLSv1_3"), "{body}");
+    assert!(body.contains("tls=TLSv1.3"), "{body}");
 
     tls.min_version = TlsVersion::Tls13;
     edge.tls.as_ref().unwrap().reload(&tls).unwrap();
@@ -196,7 +196,7 @@ async fn http2_is_agreed_on_served_and_ended_with_goaway() {
     for _ in 0..2 {
         let body = h2_get(&mut send).await;
         assert!(
-            body.contains("client=203.0.113.9:5555 tls=TLSv1_3 localhost h2"),
+            body.contains("client=203.0.113.9:5555 tls=TLSv1.3 localhost h2"),
             "{body}"
         );
     }

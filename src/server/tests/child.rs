@@ -12,6 +12,7 @@ use pingora::prelude::HttpPeer;
 use pingora::proxy::{ProxyHttp, Session, http_proxy};
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::{Service, ServiceWithDependents};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::Drain;
 use crate::listener::Policy;
@@ -24,6 +25,8 @@ pub(super) const MODE: &str = "MAITRED_TEST_MODE";
 pub(super) const ADDRESS: &str = "MAITRED_TEST_ADDRESS";
 pub(super) const DRAIN_MS: &str = "MAITRED_TEST_DRAIN_MS";
 pub(super) const UPGRADE_SOCKET: &str = "MAITRED_TEST_UPGRADE_SOCKET";
+/// For the runtimes and a few connections.
+const DESCRIPTORS_LEFT: u64 = 32;
 pub(super) const LISTENING: &str = "listening on ";
 
 #[test]
@@ -43,6 +46,12 @@ fn serve(mode: &str) -> ExitCode {
         streams_window_ms: drain.next().unwrap(),
         timeout_ms: drain.next().unwrap(),
     };
+    if mode == "few-descriptors" {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = Some(u64::try_from(open).unwrap() + DESCRIPTORS_LEFT);
+        setrlimit(Resource::Nofile, limit).unwrap();
+    }
     let state = DrainState::new(Duration::from_millis(drain.streams_window_ms));
     let mut sockets = Sockets::default();
     if mode.starts_with("upgrade") {
