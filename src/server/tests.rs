@@ -95,15 +95,15 @@ impl Process {
 
     /// Sends a request and waits until the server is at work on it.
     fn begin(&self, path: &str) -> TcpStream {
-        let before = self.under_way();
+        let before = self.begun();
         let mut stream = connect(self.address).unwrap();
         send(&mut stream, path).unwrap();
-        until(|| (self.under_way() > before).then_some(()));
+        until(|| (self.begun() > before).then_some(()));
         stream
     }
 
-    fn under_way(&self) -> usize {
-        let answer = self.ask("/under-way").unwrap();
+    fn begun(&self) -> usize {
+        let answer = self.ask("/begun").unwrap();
         answer.rsplit("\r\n").next().unwrap().parse().unwrap()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,6 +28,8 @@ pub(super) const DRAIN_MS: &str = "MAITRED_TEST_DRAIN_MS";
 pub(super) const UPGRADE_SOCKET: &str = "MAITRED_TEST_UPGRADE_SOCKET";
 /// For the runtimes and a few connections.
 const DESCRIPTORS_LEFT: u64 = 32;
+/// Long requests that arrived so far. Only grows, so a test can wait for it without a race.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
 pub(super) const LISTENING: &str = "listening on ";
 
 #[test]
@@ -169,6 +172,9 @@ impl ProxyHttp for App {
         _ctx: &mut Self::CTX,
     ) -> pingora::Result<bool> {
         let path = session.req_header().uri.path().to_owned();
+        if matches!(path.as_str(), "/slow" | "/stuck" | "/stream") {
+            BEGUN.fetch_add(1, Ordering::SeqCst);
+        }
         let body = match path.as_str() {
             "/slow" => {
                 tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -177,8 +183,7 @@ impl ProxyHttp for App {
             "/stuck" => std::future::pending().await,
             "/stream" => return self.stream(session).await,
             "/ready" => self.0.is_ready().to_string(),
-            // Without this request itself.
-            "/under-way" => (self.0.in_flight() - 1).to_string(),
+            "/begun" => BEGUN.load(Ordering::SeqCst).to_string(),
             _ => std::process::id().to_string(),
         };
         let mut header = ResponseHeader::build(200, None)?;
