@@ -26,10 +26,11 @@ use async_trait::async_trait;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora::services::ServiceWithDependents;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config::Drain;
-use crate::listener::drain::settled;
+use crate::listener::drain::{FRESH_GRACE, settled};
 use crate::listener::handover::{HandoverError, Predecessor, Sockets};
 
 pub use crate::listener::drain::{Cause, DrainState, EXIT_SOFTWARE, InFlight, Phase};
@@ -184,8 +185,12 @@ impl Leaver {
         info!(requests = state.in_flight(), "leaving: draining");
         drop(lock(&self.sockets).take());
         state.advance(Phase::Draining, cause);
+        let since = Instant::now();
         let limit = Duration::from_millis(self.drain.timeout_ms);
-        if !settled(limit, || state.in_flight() == 0 && state.fresh() == 0).await {
+        // A request may be on its way on a connection that was just accepted, but not for long.
+        settled(limit.min(FRESH_GRACE), || state.fresh() == 0).await;
+        let left = limit.saturating_sub(since.elapsed());
+        if !settled(left, || state.in_flight() == 0).await {
             warn!(
                 requests = state.in_flight(),
                 "leaving: out of time; requests are cut"

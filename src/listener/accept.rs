@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 use super::Policy;
 use super::clients::{AddressSeat, Clients};
-use super::drain::{DrainState, InFlight, settled};
+use super::drain::{DrainState, FRESH_GRACE, InFlight, settled};
 use super::event::{Event, Observer, Refusal, unobserved};
 use super::guarded::{Budgets, Buffered, Connection, GuardedIo, Transport, buffered};
 use super::proxy_protocol;
@@ -42,9 +42,6 @@ const TCP_KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long sent bytes may stay unacknowledged; a client that vanished is noticed by then.
 #[cfg(target_os = "linux")]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// On the way out: how long connections that were just accepted may take for their first request
-/// before idle ones are closed.
-const FRESH_GRACE: Duration = Duration::from_secs(2);
 
 /// One public listener in front of a Pingora application.
 pub struct Edge<A> {

@@ -1,8 +1,7 @@
 //! How far the process has come on its way out, and what is still under way. `server` moves the
 //! phase; listeners, requests and streams read it and count themselves in. Decides nothing itself.
 //!
-//! Invariant: the phase only moves forward, except from `Announcing` back to `Serving` when a
-//! successor that was to take over did not come up.
+//! Invariant: the phase only moves forward.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +13,10 @@ use tokio::time::Instant;
 
 /// Exit code of a process that cannot go on (`EX_SOFTWARE`).
 pub const EXIT_SOFTWARE: i32 = 70;
+
+/// How long connections that were just accepted may take for their first request once no more are
+/// accepted. Longer would let one silent client hold the process.
+pub(crate) const FRESH_GRACE: Duration = Duration::from_secs(2);
 
 /// The way out.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
