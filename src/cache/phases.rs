@@ -282,11 +282,11 @@ pub fn should_serve_stale(request: &request::Parts, error: Option<&Error>) -> bo
         // nothing would ever refresh the entry. `proxy` rewrites the version, this is the net.
         return request.version != Version::HTTP_2;
     };
-    match error.etype() {
-        ErrorType::HTTPStatus(status) => matches!(status, 500 | 502 | 503 | 504),
-        // Not reached, or not let through by the breaker; but not the client's own doing.
-        _ => *error.esource() != ErrorSource::Downstream,
+    if let ErrorType::HTTPStatus(status) = error.etype() {
+        return matches!(status, 500 | 502 | 503 | 504);
     }
+    // Not reached, or not let through by the breaker; but not the client's own doing.
+    *error.esource() != ErrorSource::Downstream
 }
 
 /// The last touches to a response of a cached route: `x-cache`, `Cache-Status`, and the `Age` that
