@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::kernel::facts::{Facts, Scheme};
 
@@ -17,7 +18,7 @@ use super::owner::Owner;
 pub struct Key {
     bytes: Vec<u8>,
     query: Option<String>,
-    target: String,
+    target: Arc<str>,
 }
 
 impl Key {
@@ -35,7 +36,7 @@ impl Key {
 
     /// Host and path, by which a change of the resource finds all its entries.
     #[must_use]
-    pub fn target(&self) -> &str {
+    pub fn target(&self) -> &Arc<str> {
         &self.target
     }
 
@@ -92,7 +93,7 @@ pub fn build(prefix: &str, policy: &Policy, owner: &Owner, facts: &Facts) -> Key
     Key {
         bytes,
         query,
-        target: target(&facts.host, &facts.path),
+        target: target(&facts.host, &facts.path).into(),
     }
 }
 

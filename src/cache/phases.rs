@@ -101,7 +101,7 @@ impl Cache {
         let claim = Claim::new(
             lookup.owner.clone(),
             lookup.policy.name.clone(),
-            lookup.key.target().into(),
+            lookup.key.target().clone(),
         );
         // A fetch cannot start earlier than this; the real start is stamped when it comes.
         self.store.fetch_starts(&claim);
@@ -244,6 +244,10 @@ pub fn outcome(cache: &HttpCache, now: UnixMs) -> Outcome {
             miss(Forward::Absent, Stored::Open)
         }
         CachePhase::Bypass => Outcome::Bypass(Bypass::Remembered),
+        // Asked without a lookup, and refused once more.
+        CachePhase::Disabled(_) if cache.predicted_uncacheable_reason().is_some() => {
+            Outcome::Bypass(Bypass::Remembered)
+        }
         CachePhase::Disabled(why) => miss(Forward::Absent, Stored::No(label(why))),
     }
 }

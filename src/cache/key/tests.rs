@@ -121,7 +121,7 @@ fn people_can_read_it() {
 #[test]
 fn the_target_is_the_resource_whatever_the_query() {
     assert_eq!(
-        keyed(&Owner::Public, Some("a=1")).target(),
+        &**keyed(&Owner::Public, Some("a=1")).target(),
         "api.example/overview"
     );
 }
