@@ -137,7 +137,8 @@ fn decoded_name(pair: &str) -> Vec<u8> {
 }
 
 /// The pair with escapes in one spelling (RFC 3986, 6.2.2): unreserved characters bare, the others
-/// in upper case. What is no valid escape stays as it is.
+/// in upper case. A `%` that escapes nothing is itself escaped, lest it meet what follows and become
+/// an escape that was not there: `%%361` reads as `%61`, which must not go out as such.
 fn respelled(pair: &str) -> String {
     if !pair.contains('%') {
         return pair.to_owned();
@@ -146,6 +147,7 @@ fn respelled(pair: &str) -> String {
     let mut chars = pair.char_indices();
     while let Some((at, char)) = chars.next() {
         match escape(&pair.as_bytes()[at..]) {
+            None if char == '%' => out.push_str("%25"),
             None => out.push(char),
             Some(byte) => {
                 if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

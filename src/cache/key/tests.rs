@@ -80,7 +80,8 @@ fn one_spelling_for_the_same_parameter() {
     let key = |query| keyed(&Owner::Public, Some(query));
     assert_eq!(key("%61=%7e%2f").bytes(), key("a=~%2F").bytes());
     assert_ne!(key("a=%2F").bytes(), key("a=/").bytes());
-    assert_eq!(key("a=%zz%4").query(), Some("a=%zz%4"));
+    assert_eq!(key("a=%zz%4").query(), Some("a=%25zz%254"));
+    assert_eq!(key("%%361=x").query(), Some("%2561=x"));
     assert_eq!(key("é=%C3%a9").query(), Some("é=%C3%A9"));
 }
 
@@ -183,6 +184,18 @@ proptest! {
     fn normalising_twice_changes_nothing(query in "[a-c%&=+;0-9A-Fé]{0,24}") {
         let once = normalise(Some(&query), None);
         prop_assert_eq!(&normalise(once.as_deref(), None), &once);
+    }
+
+    #[test]
+    fn the_origin_reads_the_names_that_the_client_wrote(query in "[a-c%&=+0-9A-F]{0,24}") {
+        let names = |query: &str| {
+            let pairs = query.split('&').filter(|p| !p.is_empty());
+            let mut names: Vec<_> = pairs.map(super::decoded_name).collect();
+            names.sort();
+            names
+        };
+        let forwarded = normalise(Some(&query), None).unwrap_or_default();
+        prop_assert_eq!(names(&forwarded), names(&query));
     }
 
     #[test]

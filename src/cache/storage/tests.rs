@@ -402,19 +402,20 @@ fn nothing_old_is_served_once_an_invalidation_is_done() {
                 }
             });
         }
-        for version in 1..=ROUNDS {
+        // Until both have happened often: whether they do in a given round is the scheduler's choice.
+        let enough = |stats: super::Stats| stats.stored.min(stats.fenced) >= 300;
+        while !enough(store.stats()) {
+            let version = done.load(Ordering::SeqCst) + 1;
             origin.store(version, Ordering::SeqCst);
             store.invalidate(&group("a", "g"));
             done.store(version, Ordering::SeqCst);
+            thread::yield_now();
         }
         over.store(true, Ordering::Relaxed);
     });
-    assert!(read(store).is_none_or(|v| v == ROUNDS));
-    let stats = store.stats();
-    assert!(stats.stored > 0 && stats.fenced > 0, "{stats:?}");
+    let last = done.load(Ordering::SeqCst);
+    assert!(read(store).is_none_or(|v| v == last));
 }
-
-const ROUNDS: u64 = 3_000;
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
