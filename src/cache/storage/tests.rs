@@ -403,7 +403,7 @@ fn nothing_old_is_served_once_an_invalidation_is_done() {
             });
         }
         // Until both have happened often: whether they do in a given round is the scheduler's choice.
-        let enough = |stats: super::Stats| stats.stored.min(stats.fenced) >= 300;
+        let enough = |stats: super::Stats| stats.stored.min(stats.fenced) >= 100;
         while !enough(store.stats()) {
             let version = done.load(Ordering::SeqCst) + 1;
             origin.store(version, Ordering::SeqCst);
