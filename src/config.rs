@@ -1,15 +1,31 @@
 //! Reads the configuration file and the environment into the features' own policies. Only this module
 //! knows the file format; nothing here decides what a request meets.
+//!
+//! Order of steps: `source` lays `default.toml`, the includes and the file over each other in a
+//! `tree` that remembers where each value was written; `env` sets what variables override; `check`
+//! holds the result against the `schema` made from the `raw` types; `resolve` turns it into [`Config`]
+//! or into all [`ConfigErrors`] at once; `reload` does the same again while the process runs.
 
+mod check;
+pub mod docs;
 pub mod env;
+mod problem;
 pub mod raw;
 pub mod reload;
 pub mod resolve;
+pub mod schema;
+mod secret;
+pub mod source;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use env::Env;
+pub use problem::{ConfigErrors, Place, Problem};
+pub use source::ConfigSource;
 
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
@@ -32,17 +48,27 @@ pub struct Config {
     /// Signs deliveries to the API (Standard Webhooks).
     pub delivery_secret: Secret,
     pub plans: limit::Plans,
+    /// Every named limit, for what no route's policy names, e.g. `webhooks_failed`.
+    pub classes: BTreeMap<Arc<str>, Arc<limit::Class>>,
     pub upstreams: BTreeMap<Arc<str>, Arc<upstream::Policy>>,
     pub cache: CacheLimits,
     pub replay: ReplayLimits,
     pub routes: Vec<Route>,
     pub drain: Drain,
     pub log: Log,
+    /// Whether the admin listener answers `/metrics`.
+    pub metrics: bool,
     /// The API in this process, for the one-command start.
     pub embedded_api: Option<EmbeddedApi>,
     pub threads: usize,
     /// Socket over which a successor takes the listeners.
     pub upgrade_socket: PathBuf,
+    /// What is accepted and yet not what its author may expect.
+    pub notices: Vec<String>,
+    /// Every file that took part, for the watcher.
+    pub files: Vec<PathBuf>,
+    /// Keys that take effect at start only, with their values as text.
+    pub restart_keys: BTreeMap<String, String>,
 }
 
 /// Development forgives missing secrets and certificates; production refuses to start instead.
@@ -126,3 +152,6 @@ pub struct EmbeddedApi {
     pub database_url: String,
     pub seed_demo: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,4 +35,6 @@ pub mod config;
 pub mod proxy;
 
 pub mod app;
+#[cfg(feature = "embedded-api")]
+pub mod embedded_api;
 pub mod server;

@@ -1,16 +1,28 @@
 //! Decides which connections are accepted and for how long they may stay silent: binding, TLS,
 //! certificates, PROXY protocol, caps and deadlines. Knows sockets; does not know requests.
+//!
+//! Order of steps: [`handover`] binds or inherits the socket; [`accept`] takes a connection, applies
+//! the caps, reads the PROXY header ([`proxy_protocol`]) and makes the handshake ([`tls`], with the
+//! certificates of [`cert`]), all within one deadline; [`guarded`] watches the request header from
+//! then on; [`drain`] says when all of it ends.
 
 pub mod accept;
 pub mod cert;
+pub mod clients;
+pub mod drain;
+pub mod event;
 pub mod guarded;
+pub mod handover;
 pub mod proxy_protocol;
 pub mod tls;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// One public listener.
+/// One public listener. All but `address` may change while it runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
     pub address: SocketAddr,

@@ -20,6 +20,4 @@ pub struct Policy {
     pub lifetime_s: u32,
     /// Longest time that one write to the client may take.
     pub write_timeout_ms: u64,
-    /// Bytes read from upstream and not yet taken by the client.
-    pub buffer_bytes_max: usize,
 }

@@ -8,8 +8,9 @@ pub mod peer;
 pub mod pool;
 pub mod retry;
 
-use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use crate::egress::Address;
 
 /// One pool of equal endpoints.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,14 +27,6 @@ pub struct Policy {
     pub health: HealthPolicy,
     pub breaker: BreakerPolicy,
     pub retry: RetryPolicy,
-}
-
-/// Where an endpoint listens.
-#[derive(Clone, Debug, Eq, PartialEq, Hash)]
-pub enum Address {
-    /// `host:port`; a host name is resolved when connecting.
-    Tcp(String),
-    Unix(PathBuf),
 }
 
 /// Active checks.

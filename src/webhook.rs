@@ -2,15 +2,20 @@
 //! schemes and secrets; does not know routes, sockets or what the event means.
 
 pub mod delivery;
+pub mod pointer;
 pub mod refusal;
 pub mod replay;
 pub mod scheme;
+pub mod secret;
+pub mod sign;
 pub mod verify;
 
 use std::sync::Arc;
 
-use crate::kernel::secret::Secret;
-use scheme::Scheme;
+pub use refusal::Refusal;
+pub use scheme::{Scheme, SchemeError, SchemeSpec};
+pub use secret::ActiveSecret;
+pub use verify::{SignedParts, Verified, verify};
 
 /// One configured `/webhooks/{name}`.
 #[derive(Clone, Debug)]
@@ -27,13 +32,6 @@ pub struct Endpoint {
     pub body_bytes_max: usize,
     /// Whole time for the body to arrive.
     pub body_timeout_ms: u64,
-}
-
-/// A secret with a name that may be shown in a metric.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ActiveSecret {
-    pub name: Arc<str>,
-    pub secret: Secret,
 }
 
 /// What happens to a verified event.

@@ -141,10 +141,15 @@ impl Cache {
     /// (RFC 9875) and what it must have changed (RFC 9111, 4.4), before the client hears of it.
     /// Nothing happens for safe methods and failures.
     pub fn changed(&self, change: &Change<'_>, response: &ResponseHeader) {
-        if change.method.is_safe() || response.status.as_u16() >= 400 {
+        self.forget(change, response.status, &response.headers);
+    }
+
+    /// As [`Cache::changed`], for a response that did not come through the framework.
+    pub fn forget(&self, change: &Change<'_>, status: StatusCode, headers: &HeaderMap) {
+        if change.method.is_safe() || status.as_u16() >= 400 {
             return;
         }
-        match groups::invalidated(&response.headers) {
+        match groups::invalidated(headers) {
             Ok(selectors) => {
                 for selector in &selectors {
                     self.store.invalidate(selector);

@@ -1,1 +1,279 @@
-//! (to be written)
+//! Loads the configuration again while the process runs: on SIGHUP and when a file changes. The new one
+//! is built whole, then handed over; on any error the running one stays.
+//!
+//! A key is live or takes effect at start only. When one of the latter changed, the rest is applied and
+//! the key is reported. Open connections and streams do not notice a reload.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::schema::{self, Reload};
+use super::tree::{Node, Value};
+use super::{Config, ConfigSource};
+use crate::kernel::clock::{Clock, UnixMs};
+
+/// Silence after which a burst of changes counts as finished: an editor or a ConfigMap swap touches
+/// several names.
+const DEBOUNCE: Duration = Duration::from_millis(150);
+
+/// What is running and what became of the last attempt to replace it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ReloadStatus {
+    /// When the running configuration was loaded.
+    pub loaded_at: UnixMs,
+    /// Its digest.
+    pub digest: String,
+    /// Why the last attempt failed, one line each; blank where it did not.
+    pub last_errors: Vec<String>,
+    /// Keys whose new values wait for a restart.
+    pub needs_restart: Vec<String>,
+}
+
+impl ReloadStatus {
+    /// The state after `config` was loaded at start.
+    #[must_use]
+    pub fn started(config: &Config, now: UnixMs) -> Arc<ArcSwap<Self>> {
+        Arc::new(ArcSwap::from_pointee(Self {
+            loaded_at: now,
+            digest: config.digest.clone(),
+            last_errors: Vec::new(),
+            needs_restart: Vec::new(),
+        }))
+    }
+}
+
+/// Replaces the running configuration, or keeps it.
+pub struct Reloader {
+    source: ConfigSource,
+    running: Config,
+    status: Arc<ArcSwap<ReloadStatus>>,
+    clock: Clock,
+}
+
+impl Reloader {
+    /// `running` is what `source` gave at start.
+    #[must_use]
+    pub fn new(
+        source: ConfigSource,
+        running: Config,
+        status: Arc<ArcSwap<ReloadStatus>>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            source,
+            running,
+            status,
+            clock,
+        }
+    }
+
+    /// Loads again and hands the result to `apply`, which may still refuse it, e.g. because a
+    /// certificate cannot be read. Says whether it was replaced.
+    pub fn reload(&mut self, apply: &impl Fn(Config) -> Result<(), Vec<String>>) -> Outcome {
+        let lines = |e: super::ConfigErrors| e.problems().iter().map(ToString::to_string).collect();
+        let outcome = self.source.load().map_err(lines).and_then(|mut config| {
+            let needs_restart = keep_started(&mut config, &self.running);
+            apply(config.clone())?;
+            self.running = config;
+            Ok(needs_restart)
+        });
+        match outcome {
+            Ok(needs_restart) => self.replaced(needs_restart),
+            Err(errors) => self.kept(errors),
+        }
+    }
+
+    fn replaced(&self, needs_restart: Vec<String>) -> Outcome {
+        tracing::info!(config.digest = %self.running.digest, "configuration reloaded");
+        for key in &needs_restart {
+            tracing::warn!(config.key = %key, "changed, and takes effect at the next start");
+        }
+        self.status.store(Arc::new(ReloadStatus {
+            loaded_at: self.clock.unix(),
+            digest: self.running.digest.clone(),
+            last_errors: Vec::new(),
+            needs_restart,
+        }));
+        Outcome::Replaced
+    }
+
+    fn kept(&self, errors: Vec<String>) -> Outcome {
+        for error in &errors {
+            tracing::error!(config.error = %error, "configuration not reloaded");
+        }
+        let mut status = ReloadStatus::clone(&self.status.load());
+        status.last_errors = errors;
+        self.status.store(Arc::new(status));
+        Outcome::Kept
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    Replaced,
+    Kept,
+}
+
+/// Reloads on SIGHUP and whenever a file that took part changes. Runs until it is dropped.
+///
+/// Loading blocks this task for the few milliseconds that reading some small files takes.
+pub async fn watch(mut reloader: Reloader, apply: impl Fn(Config) -> Result<(), Vec<String>>) {
+    let mut hangup = signal(SignalKind::hangup())
+        .inspect_err(|e| tracing::warn!(error = %e, "SIGHUP is not handled"))
+        .ok();
+    let (told, mut changes) = mpsc::channel(1);
+    let mut watched = Watched::new(told);
+    watched.follow(&reloader.running.files);
+    let mut seen = fingerprint(&reloader.running.files);
+    loop {
+        let forced = tokio::select! {
+            Some(()) = async { hangup.as_mut()?.recv().await } => true,
+            Some(()) = changes.recv() => false,
+            else => return,
+        };
+        while !forced && tokio::time::timeout(DEBOUNCE, changes.recv()).await.is_ok() {}
+        let now = fingerprint(&reloader.running.files);
+        // A directory has other files too, and reading ours may look like a change.
+        if forced || now != seen {
+            seen = now;
+            if reloader.reload(&apply) == Outcome::Replaced {
+                watched.follow(&reloader.running.files);
+                seen = fingerprint(&reloader.running.files);
+            }
+        }
+    }
+}
+
+/// The directories of the files that took part. Directories and not files: an editor replaces a file,
+/// and Kubernetes swaps a symlink beside it.
+struct Watched {
+    watcher: Option<RecommendedWatcher>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    fn new(told: mpsc::Sender<()>) -> Self {
+        let on_event = move |event: notify::Result<notify::Event>| {
+            let is_read = event.is_ok_and(|e| matches!(e.kind, EventKind::Access(_)));
+            if !is_read {
+                // Full means that a change is announced already.
+                let _already_told = told.try_send(());
+            }
+        };
+        let watcher = notify::recommended_watcher(on_event)
+            .inspect_err(|e| tracing::warn!(error = %e, "files are not watched; use SIGHUP"));
+        Self {
+            watcher: watcher.ok(),
+            directories: BTreeSet::new(),
+        }
+    }
+
+    fn follow(&mut self, files: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        for file in files {
+            let directory = match file.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                Some(_) | None => Path::new("."),
+            };
+            if self.directories.contains(directory) {
+                continue;
+            }
+            match watcher.watch(directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.directories.insert(directory.to_owned());
+                }
+                Err(e) => {
+                    let directory = directory.display();
+                    tracing::warn!(file.directory = %directory, error = %e, "not watched");
+                }
+            }
+        }
+    }
+}
+
+/// Contents of the files. Unlike the configuration's digest it covers secrets, and never leaves here.
+fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for file in files {
+        let content = std::fs::read(file).unwrap_or_default();
+        hash.update(content.len().to_be_bytes());
+        hash.update(content);
+    }
+    hash.finalize().into()
+}
+
+/// Puts back what takes effect at start only; returns the keys of which that is true and that differ.
+fn keep_started(config: &mut Config, running: &Config) -> Vec<String> {
+    let differs = |key: &&String| config.restart_keys.get(*key) != running.restart_keys.get(*key);
+    let all: BTreeSet<_> = config
+        .restart_keys
+        .keys()
+        .chain(running.restart_keys.keys())
+        .collect();
+    let changed = all.into_iter().filter(differs).cloned().collect();
+    config.environment = running.environment;
+    config.https = match (config.https.take(), &running.https) {
+        (Some((_, mut tls)), Some((policy, started))) => {
+            tls.min_version = started.min_version;
+            Some((policy.clone(), tls))
+        }
+        (_, started) => started.clone(),
+    };
+    config.http = running.http.clone();
+    config.admin = running.admin;
+    config.log = running.log.clone();
+    config.threads = running.threads;
+    config.upgrade_socket = running.upgrade_socket.clone();
+    config.embedded_api = running.embedded_api.clone();
+    config.cache.bytes_max = running.cache.bytes_max;
+    config.replay = running.replay;
+    config.restart_keys = running.restart_keys.clone();
+    changed
+}
+
+/// Every key that takes effect at start only, with its value as text.
+pub(super) fn restart_keys(tree: &Node, root: &Json) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    leaves("", tree, &mut |path, node| {
+        if let Some((_, Reload::Restart)) = schema::at(root, path) {
+            found.insert(path.to_owned(), node.to_json().to_string());
+        }
+    });
+    found
+}
+
+/// Calls `each` with every value that is not a table.
+pub(super) fn leaves(path: &str, node: &Node, each: &mut impl FnMut(&str, &Node)) {
+    match &node.value {
+        Value::Table(table) => {
+            for (key, node) in table {
+                match path {
+                    "" => leaves(key, node, each),
+                    _ => leaves(&format!("{path}.{key}"), node, each),
+                }
+            }
+        }
+        Value::List(_)
+        | Value::Text(_)
+        | Value::Integer(_)
+        | Value::Boolean(_)
+        | Value::Other(_) => {
+            each(path, node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -201,8 +201,12 @@ mod tests {
 
     #[test]
     fn the_reason_stays_inside() {
-        let reject = Reject::new(Code::Unauthenticated, "stale", "timestamp is 301 s old");
+        let reject = Reject::new(
+            Code::Unauthenticated,
+            "stale",
+            "the clock is off by five minutes",
+        );
         let reply = reject.to_reply(&Random::seeded(1).request_id());
-        assert!(!String::from_utf8_lossy(&reply.body).contains("301"));
+        assert!(!String::from_utf8_lossy(&reply.body).contains("clock"));
     }
 }

@@ -1,5 +1,520 @@
-//! (to be written)
+//! The grammar of webhook signatures: a provider's scheme as typed data. Decides at load time whether
+//! a scheme can be verified safely; what arrives later is judged by `webhook::verify`.
+//!
+//! A scheme that would accept two readings of one signed text, or that leaves the body unsigned
+//! without saying so, does not build.
+
+mod encoding;
+mod pattern;
+mod spec;
+mod template;
+mod timestamp;
+
+use http::HeaderName;
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
+
+pub use encoding::Encoding;
+pub use pattern::{Capture, Pattern};
+pub use spec::{SchemeSpec, TsSpec};
+pub(super) use template::{Inputs, Template, header};
+pub use timestamp::{Unit, print_rfc3339};
+
+use crate::webhook::pointer::Pointer;
+
+/// Furthest a timestamp may lie from our clock in either direction.
+const TOLERANCE_S_MAX: u32 = 24 * 3600;
+const SECRET_BYTES_MIN: usize = 16;
+/// No configuration may go below this.
+const SECRET_BYTES_FLOOR: usize = 8;
 
 /// How a provider signs.
 #[derive(Clone, Debug)]
-pub struct Scheme;
+pub struct Scheme {
+    pub(super) header: HeaderName,
+    pub(super) split: Option<u8>,
+    pub(super) items: Vec<Pattern>,
+    pub(super) alg: Alg,
+    pub(super) encoding: Encoding,
+    pub(super) key: KeyForm,
+    pub(super) signed: Template,
+    pub(super) ts: Option<TsRule>,
+    pub(super) id: Option<IdFrom>,
+    pub(super) on_replay: OnReplay,
+    pub(super) public_url: String,
+    pub(super) secret_bytes_min: usize,
+}
+
+/// What proves authenticity. Asymmetric algorithms will be further variants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Alg {
+    HmacSha256,
+    HmacSha512,
+    HmacSha1,
+    /// A shared token that is sent as it is; it says nothing of the body.
+    Equal,
+}
+
+/// How a secret's text becomes key bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeyForm {
+    Utf8,
+    Hex,
+    Base64,
+    /// Base64 after an optional `whsec_` (Standard Webhooks); 24 to 64 bytes.
+    Whsec,
+}
+
+/// Where the time of signing is and how far it may lie from now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TsRule {
+    pub from: TsFrom,
+    pub unit: Unit,
+    pub past_s: u32,
+    pub future_s: u32,
+}
+
+/// Where the timestamp's text is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TsFrom {
+    /// An item of the signature header.
+    Item,
+    Header(HeaderName),
+    /// In the signed body; read after the signature was found good.
+    Json(Pointer),
+}
+
+/// Where the event's own id is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum IdFrom {
+    /// A header that the signature covers.
+    SignedHeader(HeaderName),
+    /// A header anybody can change: good for a log line, never for a decision.
+    UnsignedHeader(HeaderName),
+    /// In the signed body.
+    SignedJson(Pointer),
+    /// In a body that the signature does not cover.
+    UnsignedJson(Pointer),
+}
+
+/// What a second arrival of an accepted event is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnReplay {
+    /// 401.
+    Reject,
+    /// 200, without a second delivery.
+    Ack,
+}
+
+/// Why a scheme does not build, with what would mend it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{key}: {problem}; {hint}")]
+pub struct SchemeError {
+    /// Key of the configuration, e.g. `signed` or `ts.from`.
+    pub key: &'static str,
+    pub problem: String,
+    pub hint: &'static str,
+}
+
+impl SchemeError {
+    pub(super) fn new(key: &'static str, problem: impl Into<String>, hint: &'static str) -> Self {
+        Self {
+            key,
+            problem: problem.into(),
+            hint,
+        }
+    }
+}
+
+impl Scheme {
+    /// The scheme that `spec` describes, or everything that is wrong with it.
+    ///
+    /// # Errors
+    /// All problems at once, each with its key.
+    pub fn build(spec: &SchemeSpec) -> Result<Self, Vec<SchemeError>> {
+        let mut errors = Errors::default();
+        let header = errors.take(header_name("header", &spec.header));
+        let split = errors.take(split_byte(spec.split.as_deref()));
+        let items = errors.take(patterns(&spec.items));
+        let alg = errors.take(algorithm(spec.alg.as_deref()));
+        let encoding = errors.take(encoding(spec.encoding.as_deref(), alg));
+        let key = errors.take(key_form(spec.key.as_deref()));
+        let signed = errors.take(template::parse(spec.signed.as_deref().unwrap_or_default()));
+        let ts = errors.take(spec.ts.as_ref().map(ts_rule).transpose());
+        let id = errors.take(spec.id.as_deref().map(id_source).transpose());
+        let on_replay = errors.take(on_replay(spec.replay.as_deref(), spec.ts.is_some()));
+        let least = errors.take(secret_bytes_min(spec.secret_bytes_min));
+        let (Some(header), Some(split), Some(items), Some(alg), Some(encoding)) =
+            (header, split, items, alg, encoding)
+        else {
+            return Err(errors.0);
+        };
+        let (Some(key), Some(signed), Some(ts), Some(id), Some(on_replay), Some(least)) =
+            (key, signed, ts, id, on_replay, least)
+        else {
+            return Err(errors.0);
+        };
+        let id = id.map(|source| source.judged_by(&signed));
+        let public_url = spec.public_url.clone().unwrap_or_default();
+        let secret_bytes_min = least;
+        let scheme = Self {
+            header,
+            split,
+            items,
+            alg,
+            encoding,
+            key,
+            signed,
+            ts,
+            id,
+            on_replay,
+            public_url,
+            secret_bytes_min,
+        };
+        scheme.check_whole(spec.unsigned_body, &mut errors.0);
+        if errors.0.is_empty() {
+            Ok(scheme)
+        } else {
+            Err(errors.0)
+        }
+    }
+
+    /// What a second arrival of an accepted event is told.
+    #[must_use]
+    pub fn on_replay(&self) -> OnReplay {
+        self.on_replay
+    }
+
+    /// Whether a good signature says anything about the body.
+    #[must_use]
+    pub fn signs_body(&self) -> bool {
+        self.signed.has_body()
+    }
+
+    /// Rules that concern several keys at once.
+    fn check_whole(&self, unsigned_body: bool, errors: &mut Vec<SchemeError>) {
+        self.check_coverage(unsigned_body, errors);
+        self.check_timestamp(errors);
+        if self.signed.has_url() && !self.public_url.starts_with("https://") {
+            errors.push(SchemeError::new(
+                "public_url",
+                "{url} is signed and there is no public_url",
+                "write the https URL exactly as it is registered at the provider",
+            ));
+        }
+        if self.signed.names_header(&self.header) {
+            errors.push(SchemeError::new(
+                "signed",
+                "the signature header cannot sign itself",
+                "name another header",
+            ));
+        }
+        let unit = self.ts.as_ref().map(|rule| rule.unit);
+        if let Some(problem) = self.signed.ambiguity(unit) {
+            errors.push(SchemeError::new(
+                "signed",
+                problem,
+                "put literal text between the placeholders",
+            ));
+        }
+        let captures = |wanted| self.items.iter().filter(|p| p.capture() == wanted).count();
+        if captures(Capture::Sig) == 0 || captures(Capture::Ts) > 1 {
+            errors.push(SchemeError::new(
+                "match",
+                "at least one item must have {sig} and at most one {ts}",
+                "e.g. [\"t={ts}\", \"v1={sig}\"]",
+            ));
+        }
+        if self.split.is_none() && self.items.len() > 1 {
+            errors.push(SchemeError::new(
+                "split",
+                "several items and nothing that separates them",
+                "set split to \" \", \",\" or \";\"",
+            ));
+        }
+    }
+
+    fn check_coverage(&self, unsigned_body: bool, errors: &mut Vec<SchemeError>) {
+        if self.alg == Alg::Equal && (!self.signed.is_empty() || self.ts.is_some()) {
+            errors.push(SchemeError::new(
+                "alg",
+                "`equal` compares a token and signs nothing",
+                "remove `signed` and `ts`",
+            ));
+        }
+        if self.alg != Alg::Equal && self.signed.is_empty() {
+            errors.push(SchemeError::new(
+                "signed",
+                "missing",
+                "e.g. \"{ts}.{body}\"",
+            ));
+        } else if !self.signed.has_body() && !unsigned_body {
+            errors.push(SchemeError::new(
+                "signed",
+                "the signature does not cover the body",
+                "add {body}, or write unsigned_body = true if the provider cannot do better",
+            ));
+        }
+        if self.alg != Alg::Equal && self.encoding == Encoding::Text {
+            errors.push(SchemeError::new(
+                "encoding",
+                "`text` is for `equal` only",
+                "use hex",
+            ));
+        }
+    }
+
+    fn check_timestamp(&self, errors: &mut Vec<SchemeError>) {
+        let in_items = self.items.iter().any(|p| p.capture() == Capture::Ts);
+        let Some(rule) = &self.ts else {
+            if in_items || self.signed.has_ts() {
+                errors.push(SchemeError::new(
+                    "ts",
+                    "{ts} is used and there is no ts",
+                    "add ts = { from = …, unit = … }",
+                ));
+            }
+            return;
+        };
+        let problem = match (&rule.from, in_items) {
+            (TsFrom::Item, false) => Some("from = match and no item has {ts}"),
+            (TsFrom::Header(_) | TsFrom::Json(_), true) => {
+                Some("an item has {ts} and from is elsewhere")
+            }
+            (TsFrom::Json(_), false) if self.signed.has_ts() => {
+                Some("{ts} cannot be read from a body that is not verified yet")
+            }
+            (TsFrom::Json(_), false) if !self.signed.has_body() => {
+                Some("the body is not signed, so the timestamp in it is not either")
+            }
+            (TsFrom::Item, true) | (TsFrom::Header(_), false) if !self.signed.has_ts() => {
+                Some("the timestamp is not part of what is signed")
+            }
+            (TsFrom::Item, true) | (TsFrom::Header(_) | TsFrom::Json(_), false) => None,
+        };
+        if let Some(problem) = problem {
+            let hint = "sign {ts}, or read it from the signed body";
+            errors.push(SchemeError::new("ts.from", problem, hint));
+        }
+        if rule.past_s > TOLERANCE_S_MAX || rule.future_s > TOLERANCE_S_MAX {
+            let hint = "a day is the most that is accepted; 300 is usual";
+            errors.push(SchemeError::new(
+                "ts",
+                "past_s or future_s is over 86400",
+                hint,
+            ));
+        }
+    }
+}
+
+impl IdFrom {
+    /// Whether the id may be acted upon depends on what the signature covers.
+    fn judged_by(self, signed: &Template) -> Self {
+        match self {
+            Self::SignedHeader(name) | Self::UnsignedHeader(name) => {
+                if signed.names_header(&name) {
+                    Self::SignedHeader(name)
+                } else {
+                    Self::UnsignedHeader(name)
+                }
+            }
+            Self::SignedJson(pointer) | Self::UnsignedJson(pointer) => {
+                if signed.has_body() {
+                    Self::SignedJson(pointer)
+                } else {
+                    Self::UnsignedJson(pointer)
+                }
+            }
+        }
+    }
+}
+
+/// Collects what is wrong and goes on, so that an operator sees everything at once.
+#[derive(Default)]
+struct Errors(Vec<SchemeError>);
+
+impl Errors {
+    fn take<T>(&mut self, result: Result<T, SchemeError>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
+    }
+}
+
+fn header_name(key: &'static str, text: &str) -> Result<HeaderName, SchemeError> {
+    text.parse().map_err(|_| {
+        SchemeError::new(
+            key,
+            format!("`{text}` is not a header name"),
+            "e.g. X-Signature",
+        )
+    })
+}
+
+fn split_byte(text: Option<&str>) -> Result<Option<u8>, SchemeError> {
+    match text {
+        None => Ok(None),
+        Some(" ") => Ok(Some(b' ')),
+        Some(",") => Ok(Some(b',')),
+        Some(";") => Ok(Some(b';')),
+        Some(other) => Err(SchemeError::new(
+            "split",
+            format!("`{other}` does not separate items"),
+            "use \" \", \",\" or \";\"",
+        )),
+    }
+}
+
+fn patterns(texts: &[String]) -> Result<Vec<Pattern>, SchemeError> {
+    if texts.is_empty() {
+        return Ok(vec![Pattern::whole()]);
+    }
+    texts.iter().map(|text| Pattern::parse(text)).collect()
+}
+
+fn algorithm(text: Option<&str>) -> Result<Alg, SchemeError> {
+    match text.unwrap_or("hmac-sha256") {
+        "hmac-sha256" => Ok(Alg::HmacSha256),
+        "hmac-sha512" => Ok(Alg::HmacSha512),
+        "hmac-sha1" => Ok(Alg::HmacSha1),
+        "equal" => Ok(Alg::Equal),
+        other => Err(SchemeError::new(
+            "alg",
+            format!("`{other}` is not known"),
+            "use hmac-sha256, hmac-sha512, hmac-sha1 or equal",
+        )),
+    }
+}
+
+fn encoding(text: Option<&str>, alg: Option<Alg>) -> Result<Encoding, SchemeError> {
+    let default = if alg == Some(Alg::Equal) {
+        "text"
+    } else {
+        "hex"
+    };
+    match text.unwrap_or(default) {
+        "hex" => Ok(Encoding::HexLower),
+        "HEX" => Ok(Encoding::HexUpper),
+        "base64" => Ok(Encoding::Base64),
+        "base64url" => Ok(Encoding::Base64Url),
+        "text" => Ok(Encoding::Text),
+        other => Err(SchemeError::new(
+            "encoding",
+            format!("`{other}` is not known"),
+            "use hex, HEX, base64, base64url or (with equal) text",
+        )),
+    }
+}
+
+fn key_form(text: Option<&str>) -> Result<KeyForm, SchemeError> {
+    match text.unwrap_or("utf8") {
+        "utf8" => Ok(KeyForm::Utf8),
+        "hex" => Ok(KeyForm::Hex),
+        "base64" => Ok(KeyForm::Base64),
+        "whsec" => Ok(KeyForm::Whsec),
+        other => Err(SchemeError::new(
+            "key",
+            format!("`{other}` is not known"),
+            "use utf8, hex, base64 or whsec",
+        )),
+    }
+}
+
+fn ts_rule(spec: &TsSpec) -> Result<TsRule, SchemeError> {
+    let unit = match spec.unit.as_str() {
+        "s" => Unit::Seconds,
+        "ms" => Unit::Milliseconds,
+        "auto" => Unit::Auto,
+        "rfc3339" => Unit::Rfc3339,
+        other => {
+            let problem = format!("`{other}` is not known");
+            return Err(SchemeError::new(
+                "ts.unit",
+                problem,
+                "use s, ms, auto or rfc3339",
+            ));
+        }
+    };
+    let from = match source("ts.from", &spec.from) {
+        _ if spec.from == "match" => TsFrom::Item,
+        Ok(Source::Header(name)) => TsFrom::Header(name),
+        Ok(Source::Json(pointer)) => TsFrom::Json(pointer),
+        Err(error) => return Err(error),
+    };
+    Ok(TsRule {
+        from,
+        unit,
+        past_s: spec.past_s,
+        future_s: spec.future_s,
+    })
+}
+
+fn id_source(text: &str) -> Result<IdFrom, SchemeError> {
+    Ok(match source("id", text)? {
+        Source::Header(name) => IdFrom::UnsignedHeader(name),
+        Source::Json(pointer) => IdFrom::UnsignedJson(pointer),
+    })
+}
+
+enum Source {
+    Header(HeaderName),
+    Json(Pointer),
+}
+
+fn source(key: &'static str, text: &str) -> Result<Source, SchemeError> {
+    if let Some(name) = text.strip_prefix("header:") {
+        return header_name(key, name).map(Source::Header);
+    }
+    let pointer = text.strip_prefix("json:").and_then(Pointer::parse);
+    pointer.map(Source::Json).ok_or_else(|| {
+        SchemeError::new(
+            key,
+            format!("`{text}` is no source"),
+            "use header:NAME or json:/pointer",
+        )
+    })
+}
+
+fn on_replay(text: Option<&str>, has_ts: bool) -> Result<OnReplay, SchemeError> {
+    match (text, has_ts) {
+        (None | Some("reject"), true) => Ok(OnReplay::Reject),
+        (None, false) | (Some("ack"), _) => Ok(OnReplay::Ack),
+        // Without a timestamp an honest retry is the same bytes again, and a 401 would make some
+        // providers switch the endpoint off.
+        (Some("reject"), false) => Err(SchemeError::new(
+            "replay",
+            "`reject` needs a scheme with a timestamp",
+            "use ack",
+        )),
+        (Some(other), _) => Err(SchemeError::new(
+            "replay",
+            format!("`{other}` is not known"),
+            "use reject or ack",
+        )),
+    }
+}
+
+fn secret_bytes_min(bytes: Option<u32>) -> Result<usize, SchemeError> {
+    let least = bytes.map_or(SECRET_BYTES_MIN, |b| {
+        usize::try_from(b).unwrap_or(usize::MAX)
+    });
+    if least < SECRET_BYTES_FLOOR {
+        let problem = format!("{least} is too short for any secret");
+        return Err(SchemeError::new(
+            "secret_bytes_min",
+            problem,
+            "use 16 or more",
+        ));
+    }
+    Ok(least)
+}
+
+/// Output bytes of an algorithm's MAC.
+impl Alg {
+    pub(super) fn output_len(self) -> usize {
+        use sha2::digest::OutputSizeUser;
+        match self {
+            Self::HmacSha256 | Self::Equal => Sha256::output_size(),
+            Self::HmacSha512 => Sha512::output_size(),
+            Self::HmacSha1 => Sha1::output_size(),
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! `pingora-core` switches on flate2's `zlib-ng` feature, whose crate builds C sources with cmake.
 //! This stand-in has the same ABI in pure Rust. Only the allocator fields differ: flate2 writes
 //! plain function pointers where zlib-rs declares `Option`s; the two have the same layout.
-#![allow(non_camel_case_types)]
+#![allow(non_camel_case_types, non_snake_case)]
 #![allow(clippy::missing_safety_doc, reason = "the safety contract is zlib's own")]
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};

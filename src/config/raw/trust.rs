@@ -1,0 +1,300 @@
+//! Raw shape of who is believed: secrets, token issuers, webhook schemes and endpoints.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where a secret is found: the variable, else the file, else (development only) the text itself.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSource {
+    /// Name of the environment variable that holds it.
+    pub env: Option<String>,
+    /// File that holds it; one trailing line break is not part of the secret.
+    pub secret_file: Option<String>,
+    /// The secret itself; begins with `dev-`. Refused in production.
+    pub danger_secret: Option<String>,
+    /// Whether it may be missing.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// A secret of a webhook endpoint.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSecret {
+    /// Shown in metrics and logs instead of the secret, e.g. `current`.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Name of the environment variable that holds it.
+    pub env: Option<String>,
+    /// File that holds it; one trailing line break is not part of the secret.
+    pub secret_file: Option<String>,
+    /// The secret itself; begins with `dev-`. Refused in production.
+    pub danger_secret: Option<String>,
+    /// Whether it may be missing, e.g. the previous one of a rotation.
+    #[serde(default)]
+    pub optional: bool,
+    /// RFC 3339, e.g. `2030-01-31T00:00:00Z`: it does not count before.
+    pub not_before: Option<String>,
+    /// RFC 3339: it does not count from then on.
+    pub not_after: Option<String>,
+}
+
+impl WebhookSecret {
+    /// Where the secret itself is found.
+    #[must_use]
+    pub fn source(&self) -> SecretSource {
+        SecretSource {
+            env: self.env.clone(),
+            secret_file: self.secret_file.clone(),
+            danger_secret: self.danger_secret.clone(),
+            optional: self.optional,
+        }
+    }
+}
+
+/// What the edge tells the API about callers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Signs the identity assertion; the API has the same one. At least 32 characters.
+    pub assertion_secret: SecretSource,
+}
+
+/// What the edge signs when it delivers a webhook.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// Signs deliveries to the API (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes.
+    pub secret: SecretSource,
+}
+
+/// A party whose tokens are believed.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// `iss` of its tokens.
+    #[schemars(length(min = 1))]
+    pub issuer: String,
+    /// `aud` that must be among theirs.
+    #[schemars(length(min = 1))]
+    pub audience: String,
+    /// Algorithms accepted from it; never taken from the token.
+    #[schemars(length(min = 1))]
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// Difference of clocks that is forgiven.
+    #[schemars(range(max = 300))]
+    pub leeway_s: u32,
+    /// https URL of its JWKS. Either this or `jwks_upstream`.
+    pub jwks_url: Option<String>,
+    /// Name of one of `upstreams` that serves the JWKS under `jwks_path`.
+    pub jwks_upstream: Option<String>,
+    /// Path of the JWKS at `jwks_upstream`.
+    pub jwks_path: String,
+    /// How long fetched keys are used before they are fetched again.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub keys_ttl_s: u32,
+    /// Shortest time between two fetches, whatever unknown key ids arrive.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub keys_cooldown_s: u32,
+}
+
+/// Signature algorithm of a token. Shared-secret algorithms are not offered.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+pub enum JwtAlgorithm {
+    EdDSA,
+    ES256,
+    ES384,
+    PS256,
+    PS384,
+    PS512,
+    RS256,
+    RS384,
+    RS512,
+}
+
+/// Webhooks: `POST /webhooks/{endpoint}`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// `false` is refused in production. In development it is accepted and changes nothing in this
+    /// version: every webhook is verified, and `maitred sign` makes one that passes.
+    pub signature_required: bool,
+    /// Replay entries kept at most; when full, new webhooks get 503.
+    #[schemars(range(min = 1_000), extend("x-reload" = "restart"))]
+    pub replay_entries_max: u64,
+    /// Where providers post to.
+    pub endpoints: BTreeMap<String, Endpoint>,
+}
+
+/// One `/webhooks/{name}`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Name of one of `schemes`.
+    pub scheme: String,
+    /// Who sends, as told to the API; absent = the scheme's name.
+    pub provider: Option<String>,
+    /// All active secrets; each is tried on every request.
+    #[schemars(length(min = 1, max = 16))]
+    pub secrets: Vec<WebhookSecret>,
+    /// What happens to a verified event.
+    pub mode: Mode,
+    /// Name of one of `upstreams`: where the events are delivered.
+    pub upstream: String,
+    /// URL exactly as the provider has it on record, for schemes that sign it.
+    pub public_url: Option<String>,
+    /// Names of `classes` that count by address; counted before anything is verified.
+    pub limits: Vec<String>,
+    /// Longest body; beyond it 413.
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub body_bytes_max: u64,
+    /// Whole time for the body to arrive.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub body_timeout_ms: u64,
+}
+
+/// What happens to a verified event.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Delivered at once; the provider gets the API's verdict.
+    Pass,
+}
+
+/// How a provider signs. Placeholders: `{body}`, `{ts}`, `{method}`, `{url}`, `{header:NAME}`,
+/// `{query:NAME}`.
+#[derive(Clone, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheme {
+    /// The signature's header; it must come exactly once.
+    #[schemars(length(min = 1))]
+    pub header: String,
+    /// Separator of several items in that header; absent = the header is one item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// What an item looks like: literal text with one of `{sig}` and `{ts}`. Other items are
+    /// ignored.
+    #[serde(rename = "match")]
+    #[schemars(length(min = 1, max = 16))]
+    pub items: Vec<String>,
+    /// How the signature is made.
+    pub alg: SchemeAlg,
+    /// How the signature is written; strict. Absent = `hex`, or `text` where `alg` is `equal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
+    /// How the text of a secret becomes key bytes.
+    pub key: KeyForm,
+    /// The bytes that are signed. A group in brackets vanishes when its placeholder is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<String>,
+    /// Must be written out where the provider does not sign the body at all.
+    #[serde(default)]
+    pub unsigned_body: bool,
+    /// Where the signed time is and how old it may be; absent = the scheme has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts: Option<Timestamp>,
+    /// Event id, for logs and the idempotency key: `header:NAME` or `json:/pointer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What a duplicate of an accepted event gets; absent = `reject` with `ts`, else `ack`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+    /// Shortest secret accepted, in bytes.
+    #[schemars(range(min = 8, max = 1_024))]
+    pub secret_bytes_min: u32,
+}
+
+/// A signed moment.
+#[derive(Clone, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timestamp {
+    /// `match` (the `{ts}` of the signature header), `header:NAME` or `json:/pointer`.
+    #[schemars(length(min = 1))]
+    pub from: String,
+    /// How the moment is written.
+    pub unit: TimeUnit,
+    /// Oldest accepted.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub past_s: u32,
+    /// Farthest ahead accepted.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub future_s: u32,
+}
+
+/// Separator of items in a signature header.
+#[derive(Clone, Copy, Deserialize, JsonSchema, Serialize)]
+pub enum Split {
+    #[serde(rename = " ")]
+    Space,
+    #[serde(rename = ",")]
+    Comma,
+    #[serde(rename = ";")]
+    Semicolon,
+}
+
+/// How a webhook's signature is made.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SchemeAlg {
+    HmacSha256,
+    HmacSha512,
+    HmacSha1,
+    /// The header is the secret itself.
+    Equal,
+}
+
+/// How a signature is written.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Encoding {
+    /// Lower case.
+    #[serde(rename = "hex")]
+    HexLower,
+    /// Upper case.
+    #[serde(rename = "HEX")]
+    HexUpper,
+    #[serde(rename = "base64")]
+    Base64,
+    #[serde(rename = "base64url")]
+    Base64Url,
+    /// As it is; for `equal` only.
+    #[serde(rename = "text")]
+    Text,
+}
+
+/// How the text of a secret becomes key bytes.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyForm {
+    /// Its characters.
+    Utf8,
+    Hex,
+    Base64,
+    /// Base64 after the prefix `whsec_`.
+    Whsec,
+}
+
+/// How a moment is written.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    /// Seconds since 1970.
+    S,
+    /// Milliseconds since 1970.
+    Ms,
+    /// Either, told apart by the number of digits.
+    Auto,
+    Rfc3339,
+}
+
+/// What a duplicate of an accepted event gets.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// 401.
+    Reject,
+    /// 200 without a second delivery.
+    Ack,
+}

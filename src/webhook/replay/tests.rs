@@ -1,0 +1,288 @@
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+
+use super::{Arrival, OnReplay, Policy, ReplayKey, Reservation, Store};
+use crate::kernel::clock::UnixMs;
+use crate::webhook::refusal::Refusal;
+use crate::webhook::verify::{EventId, Verified};
+
+const NOW: UnixMs = UnixMs(1_700_000_000_000);
+const EXPIRES: UnixMs = UnixMs(NOW.0 + 305_000);
+
+fn store(entries_max: usize) -> Store {
+    Store::local(Policy {
+        entries_max,
+        lease_ms: 30_000,
+        event_dedupe_s: 86_400,
+    })
+}
+
+fn message(bytes: u64, event: Option<&str>) -> Verified {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&bytes.to_le_bytes());
+    Verified {
+        replay_key: ReplayKey(key),
+        signed_at: Some(NOW),
+        expires_at: Some(EXPIRES),
+        event_id: event.map_or_else(
+            || EventId::Derived(format!("evt_{bytes}")),
+            |id| EventId::Signed(id.into()),
+        ),
+        claimed_id: None,
+        secret_name: "current".into(),
+    }
+}
+
+fn reserve(store: &Store, message: &Verified, now: UnixMs) -> Result<Arrival, Refusal> {
+    store.reserve("billing", message, OnReplay::Reject, now)
+}
+
+fn fresh(store: &Store, message: &Verified, now: UnixMs) -> Reservation {
+    match reserve(store, message, now) {
+        Ok(Arrival::Fresh(reservation)) => reservation,
+        other => panic!("not fresh: {other:?}"),
+    }
+}
+
+fn later(ms: i64) -> UnixMs {
+    UnixMs(NOW.0 + ms)
+}
+
+#[test]
+fn the_same_bytes_again_are_a_replay_once_accepted() {
+    let (store, first) = (store(10), message(1, None));
+    let reservation = fresh(&store, &first, NOW);
+    assert_eq!(
+        reserve(&store, &first, NOW).unwrap_err(),
+        Refusal::InProgress
+    );
+    reservation.commit(NOW);
+    assert_eq!(
+        reserve(&store, &first, later(1)).unwrap_err(),
+        Refusal::Replay
+    );
+    let acked = store.reserve("billing", &first, OnReplay::Ack, later(1));
+    assert!(matches!(acked, Ok(Arrival::Duplicate)));
+}
+
+#[test]
+fn a_failed_delivery_may_come_again() {
+    let (store, first) = (store(10), message(1, Some("evt_1")));
+    drop(fresh(&store, &first, NOW));
+    assert!(store.is_empty());
+    fresh(&store, &first, NOW).release();
+    fresh(&store, &message(2, Some("evt_1")), NOW).commit(NOW);
+}
+
+#[test]
+fn an_event_signed_anew_is_a_duplicate_and_not_a_replay() {
+    let store = store(10);
+    let reservation = fresh(&store, &message(1, Some("evt_1")), NOW);
+    let again = message(2, Some("evt_1"));
+    assert_eq!(
+        reserve(&store, &again, NOW).unwrap_err(),
+        Refusal::InProgress
+    );
+    reservation.commit(NOW);
+    assert!(matches!(
+        reserve(&store, &again, later(1)),
+        Ok(Arrival::Duplicate)
+    ));
+    let hours_later = later(23 * 3_600_000);
+    assert!(matches!(
+        reserve(&store, &again, hours_later),
+        Ok(Arrival::Duplicate)
+    ));
+    fresh(&store, &again, later(25 * 3_600_000)).release();
+}
+
+#[test]
+fn an_id_without_a_signature_suppresses_nothing() {
+    let store = store(10);
+    let mut first = message(1, None);
+    first.claimed_id = Some("same".into());
+    let mut second = message(2, None);
+    second.claimed_id = Some("same".into());
+    fresh(&store, &first, NOW).commit(NOW);
+    fresh(&store, &second, NOW).commit(NOW);
+}
+
+#[test]
+fn endpoints_do_not_share_event_ids() {
+    let store = store(10);
+    fresh(&store, &message(1, Some("evt_1")), NOW).commit(NOW);
+    let other = store.reserve(
+        "marketplace",
+        &message(2, Some("evt_1")),
+        OnReplay::Reject,
+        NOW,
+    );
+    assert!(matches!(other, Ok(Arrival::Fresh(_))));
+}
+
+#[test]
+fn a_full_store_refuses_and_forgets_nothing_that_counts() {
+    let store = store(2);
+    fresh(&store, &message(1, None), NOW).commit(NOW);
+    let held = fresh(&store, &message(2, None), NOW);
+    assert_eq!(
+        reserve(&store, &message(3, None), NOW).unwrap_err(),
+        Refusal::StoreFull
+    );
+    assert_eq!(
+        reserve(&store, &message(1, None), NOW).unwrap_err(),
+        Refusal::Replay
+    );
+    held.release();
+    fresh(&store, &message(3, None), NOW).commit(NOW);
+    let after = UnixMs(EXPIRES.0);
+    fresh(&store, &message(4, None), after).release();
+    assert!(store.is_empty());
+}
+
+#[test]
+fn a_message_counts_until_its_own_timestamp_would_refuse_it() {
+    let (store, first) = (store(10), message(1, None));
+    fresh(&store, &first, NOW).commit(NOW);
+    let last = UnixMs(EXPIRES.0 - 1);
+    assert_eq!(reserve(&store, &first, last).unwrap_err(), Refusal::Replay);
+}
+
+#[test]
+fn a_scheme_without_timestamps_remembers_for_the_dedupe_time() {
+    let store = store(10);
+    let mut first = message(1, None);
+    first.expires_at = None;
+    fresh(&store, &first, NOW).commit(NOW);
+    assert_eq!(
+        reserve(&store, &first, later(86_399_999)).unwrap_err(),
+        Refusal::Replay
+    );
+    fresh(&store, &first, later(86_400_000)).release();
+}
+
+#[test]
+fn a_lost_task_frees_its_message_when_the_lease_ends() {
+    let (store, first) = (store(10), message(1, Some("evt_1")));
+    let lost = fresh(&store, &first, NOW);
+    assert_eq!(
+        reserve(&store, &first, later(29_999)).unwrap_err(),
+        Refusal::InProgress
+    );
+    let second = fresh(&store, &first, later(30_000));
+    // The first comes back to life: its failure must not free what the second holds.
+    drop(lost);
+    assert_eq!(
+        reserve(&store, &first, later(30_001)).unwrap_err(),
+        Refusal::InProgress
+    );
+    second.commit(later(30_002));
+    assert_eq!(
+        reserve(&store, &first, later(30_003)).unwrap_err(),
+        Refusal::Replay
+    );
+}
+
+#[test]
+fn a_late_success_still_counts() {
+    let (store, first) = (store(10), message(1, None));
+    let late = fresh(&store, &first, NOW);
+    let second = fresh(&store, &first, later(30_000));
+    late.commit(later(30_001));
+    drop(second);
+    assert_eq!(
+        reserve(&store, &first, later(30_002)).unwrap_err(),
+        Refusal::Replay
+    );
+}
+
+#[test]
+fn of_64_copies_at_once_exactly_one_is_delivered() {
+    for round in 0..50u64 {
+        let store = store(100_000);
+        let (wins, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let gate = Barrier::new(64);
+        std::thread::scope(|scope| {
+            for copy in 0..64u64 {
+                let (store, gate, wins, refused) = (&store, &gate, &wins, &refused);
+                scope.spawn(move || {
+                    // Half of them are the same bytes, half the same event signed anew.
+                    let bytes = round * 1000 + if copy % 2 == 0 { 0 } else { copy };
+                    let message = message(bytes, Some("evt_1"));
+                    gate.wait();
+                    match reserve(store, &message, NOW) {
+                        Ok(Arrival::Fresh(reservation)) => {
+                            wins.fetch_add(1, Ordering::Relaxed);
+                            reservation.commit(NOW);
+                        }
+                        Ok(Arrival::Duplicate) | Err(Refusal::Replay | Refusal::InProgress) => {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                });
+            }
+        });
+        assert_eq!((wins.into_inner(), refused.into_inner()), (1, 63));
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Reserve(u64),
+    Commit(u64),
+    Release(u64),
+    Wait(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u64..6).prop_map(Step::Reserve),
+        2 => (0u64..6).prop_map(Step::Commit),
+        2 => (0u64..6).prop_map(Step::Release),
+        1 => (1i64..40_000).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// Against a model: within its window a message is accepted at most once, whatever happens, and
+    /// the store never holds more than its limit.
+    #[test]
+    fn no_message_is_accepted_twice(steps in proptest::collection::vec(step(), 1..200)) {
+        let store = Store::local(Policy {
+            entries_max: 4, lease_ms: 30_000, event_dedupe_s: 86_400,
+        });
+        let mut now = NOW;
+        let mut held = std::collections::HashMap::new();
+        let mut accepted_until = std::collections::HashMap::new();
+        for step in steps {
+            match step {
+                Step::Wait(ms) => now = UnixMs(now.0 + ms),
+                Step::Reserve(key) => {
+                    let mut message = message(key, None);
+                    message.expires_at = Some(UnixMs(now.0 + 100_000));
+                    let counts = accepted_until.get(&key).is_some_and(|until| *until > now);
+                    match reserve(&store, &message, now) {
+                        Ok(Arrival::Fresh(reservation)) => {
+                            prop_assert!(!counts, "accepted twice");
+                            held.insert(key, (reservation, UnixMs(now.0 + 100_000)));
+                        }
+                        Ok(Arrival::Duplicate) => prop_assert!(false, "reject was asked for"),
+                        Err(Refusal::Replay) => prop_assert!(counts),
+                        Err(_) => {}
+                    }
+                }
+                Step::Commit(key) => if let Some((reservation, until)) = held.remove(&key) {
+                    reservation.commit(now);
+                    if until > now {
+                        accepted_until.insert(key, until);
+                    }
+                },
+                Step::Release(key) => drop(held.remove(&key)),
+            }
+            prop_assert!(store.len() <= 6, "more than messages there are");
+        }
+    }
+}
