@@ -5,8 +5,13 @@ pub mod credential;
 pub mod jwks;
 pub mod jwt;
 pub mod policy;
+pub mod refusal;
 
 use std::sync::Arc;
+
+pub use jwks::KeyFetch;
+pub use jwt::Verifier;
+pub use refusal::AuthRefusal;
 
 /// What a route asks of the caller.
 #[derive(Clone, Debug, Eq, PartialEq)]

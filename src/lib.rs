@@ -36,4 +36,6 @@ pub mod proxy;
 
 pub mod app;
 pub mod cli;
+#[cfg(feature = "embedded-api")]
+pub mod embedded_api;
 pub mod server;

@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+pub use concurrency::{Permit, Slots};
+pub use key::Key;
+pub use store::Limiter;
+
 /// `requests` per `window_s` seconds; the whole quota may come at once (GCRA burst = quota).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quota {

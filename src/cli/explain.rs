@@ -9,6 +9,7 @@ use super::{EXIT_NO, Failure, Output};
 use crate::config::{Config, ConfigSource, Route};
 use crate::guard::path::normalise;
 use crate::plan::{Plan, Then};
+use crate::route::table::{NoRoute, Table};
 use crate::{auth, cache, limit, stream};
 
 #[derive(clap::Args)]
@@ -30,14 +31,6 @@ struct Question {
     headers: Vec<(String, String)>,
 }
 
-/// What the table says.
-enum Found<'c> {
-    Route(&'c Route),
-    /// The path is known for these methods.
-    OtherMethods(Vec<String>),
-    Nothing,
-}
-
 pub(super) fn run(
     args: &Args,
     source: &ConfigSource,
@@ -45,13 +38,16 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let question = question(args)?;
     let config = source.load()?;
-    let (lines, code) = match find(&config, &question) {
-        Found::Route(route) => (about(&config, route, &question), ExitCode::SUCCESS),
-        Found::OtherMethods(allow) => {
-            let line = format!("405, Allow: {}", allow.join(", "));
-            (vec![("route", line)], ExitCode::from(EXIT_NO))
-        }
-        Found::Nothing => (
+    let routes = config.routes.iter();
+    let table = Table::build(routes.map(|r| (r.pattern.clone(), r.methods.clone(), r)))
+        .map_err(|e| Failure::Usage(e.to_string()))?;
+    let (lines, code) = match table.find(&question.method, &question.path) {
+        Ok(route) => (about(&config, route, &question), ExitCode::SUCCESS),
+        Err(NoRoute::Method { allow }) => (
+            vec![("route", format!("405, Allow: {allow}"))],
+            ExitCode::from(EXIT_NO),
+        ),
+        Err(NoRoute::Path) => (
             vec![("route", "404, nothing is served here".into())],
             ExitCode::from(EXIT_NO),
         ),
@@ -93,27 +89,6 @@ fn question(args: &Args) -> Result<Question, Failure> {
             .collect(),
         headers: args.headers.iter().map(header).collect::<Result<_, _>>()?,
     })
-}
-
-fn find<'c>(config: &'c Config, question: &Question) -> Found<'c> {
-    let mut router = matchit::Router::new();
-    for route in &config.routes {
-        // A pattern has one entry per set of methods; the first one stands for all of them here.
-        let _is_known = router.insert(route.pattern.as_str(), route.pattern.as_str());
-    }
-    let Ok(matched) = router.at(&question.path) else {
-        return Found::Nothing;
-    };
-    let here = || config.routes.iter().filter(|r| r.pattern == *matched.value);
-    let takes = |r: &&Route| r.methods.is_empty() || r.methods.contains(&question.method);
-    match here().find(takes) {
-        Some(route) => Found::Route(route),
-        None => Found::OtherMethods(
-            here()
-                .flat_map(|r| r.methods.iter().map(ToString::to_string))
-                .collect(),
-        ),
-    }
 }
 
 fn about(config: &Config, route: &Route, question: &Question) -> Vec<(&'static str, String)> {

@@ -116,6 +116,17 @@ impl CertStore {
         }
     }
 
+    /// Whether one certificate stands for both names, so that a connection opened for the first may
+    /// carry requests for the second (RFC 9110, section 7.4).
+    #[must_use]
+    pub fn same_leaf(&self, one: &str, other: &str) -> bool {
+        let covers =
+            |leaf: &Leaf, name: &str| leaf.names.iter().any(|known| matches_name(known, name));
+        self.leaves
+            .iter()
+            .any(|leaf| covers(leaf, one) && covers(leaf, other))
+    }
+
     fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Arc<CertifiedKey> {
         let Some(name) = name.map(str::to_ascii_lowercase) else {
             return self.default.clone();
@@ -133,6 +144,14 @@ impl CertStore {
             .or(keys.first())
             .unwrap_or(&self.default)
             .clone()
+    }
+}
+
+/// RFC 6125: a wildcard stands for exactly one label.
+fn matches_name(known: &str, name: &str) -> bool {
+    match known.strip_prefix("*.") {
+        Some(parent) => name.split_once('.').is_some_and(|(_, rest)| rest == parent),
+        None => known == name,
     }
 }
 

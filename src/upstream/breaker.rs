@@ -26,6 +26,28 @@ pub enum State {
     HalfOpen,
 }
 
+impl State {
+    /// The state's name, for the operator.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+
+    /// The state in the metric: the higher, the worse.
+    #[must_use]
+    pub fn as_number(self) -> i64 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+}
+
 /// How a request to the endpoint went.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {

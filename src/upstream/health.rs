@@ -1,5 +1,5 @@
 //! Active health: asks every endpoint at intervals and counts answers in a row. The count is a pure
-//! state machine; the loop that asks is [`check_forever`].
+//! state machine; the loop that asks is [`keep`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,27 +58,52 @@ impl Health {
     }
 }
 
-/// Checks all endpoints of a pool until the future is dropped.
-pub async fn check_forever(pool: Arc<Pool>, clock: Clock) {
+/// Keeps one checking task per pool, whatever pools a reload brings or takes away. `pools` is asked
+/// every second.
+pub async fn keep(pools: impl Fn() -> Vec<Arc<Pool>>, clock: Clock) {
+    let mut tasks: Vec<(Arc<Pool>, AbortOnDrop)> = Vec::new();
+    loop {
+        let wanted = pools();
+        tasks.retain(|(pool, _)| wanted.iter().any(|w| Arc::ptr_eq(w, pool)));
+        for pool in wanted {
+            if !tasks.iter().any(|(known, _)| Arc::ptr_eq(known, &pool)) {
+                let task = tokio::spawn(check_forever(pool.clone(), clock.clone()));
+                tasks.push((pool, AbortOnDrop(task)));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn check_forever(pool: Arc<Pool>, clock: Clock) {
     loop {
         let policy = pool.policy();
         for endpoint in pool.endpoints().iter() {
             let good = check(endpoint.client(), &policy.health).await;
-            if let Some(healthy) = endpoint.checked(good, &policy.health, clock.unix()) {
-                let (pool, endpoint) = (policy.name.as_ref(), endpoint.address().to_string());
-                if healthy {
-                    tracing::info!(
-                        upstream.pool = pool,
-                        upstream.endpoint = endpoint,
-                        "endpoint is healthy again"
-                    );
-                } else {
-                    tracing::warn!(
-                        upstream.pool = pool,
-                        upstream.endpoint = endpoint,
-                        "endpoint is unhealthy"
-                    );
-                }
+            let Some(healthy) = endpoint.checked(good, &policy.health, clock.unix()) else {
+                continue;
+            };
+            let (pool, endpoint) = (policy.name.as_ref(), endpoint.address().to_string());
+            if healthy {
+                tracing::info!(
+                    upstream.pool = pool,
+                    upstream.endpoint = endpoint,
+                    "healthy again"
+                );
+            } else {
+                tracing::warn!(
+                    upstream.pool = pool,
+                    upstream.endpoint = endpoint,
+                    "unhealthy"
+                );
             }
         }
         tokio::time::sleep(Duration::from_millis(policy.health.interval_ms.max(10))).await;

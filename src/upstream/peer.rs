@@ -8,8 +8,14 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::{Address, Policy};
 
-/// The peer for one attempt. A host name is looked up here, off the calling thread.
-pub async fn peer(address: &Address, policy: &Policy) -> std::io::Result<HttpPeer> {
+/// The peer for one attempt. A host name is looked up here, off the calling thread. `body_time` is
+/// what the client may take for its body: Pingora begins to wait for the answer while the body is
+/// still on its way.
+pub async fn peer(
+    address: &Address,
+    policy: &Policy,
+    body_time: Duration,
+) -> std::io::Result<HttpPeer> {
     let mut peer = match address {
         Address::Tcp(host_port) => HttpPeer::new(resolve(host_port).await?, false, String::new()),
         Address::Unix(path) => {
@@ -22,7 +28,7 @@ pub async fn peer(address: &Address, policy: &Policy) -> std::io::Result<HttpPee
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
     // Pingora applies one read timeout to the header and to every later read.
-    options.read_timeout = Some(Duration::from_millis(policy.first_byte_timeout_ms));
+    options.read_timeout = Some(Duration::from_millis(policy.first_byte_timeout_ms) + body_time);
     options.write_timeout = Some(Duration::from_millis(policy.idle_timeout_ms));
     options.idle_timeout = Some(Duration::from_secs(30));
     Ok(peer)

@@ -19,6 +19,9 @@ use crate::{
 };
 use hub::Hub;
 
+/// What an order or a receipt changes among the answers that may be cached.
+pub(crate) const FIGURES_GROUPS: [&str; 2] = ["overview", "rankings"];
+
 /// The topic that every edge node reads: revoked tokens, stale caches, changed plans.
 pub(crate) const EDGE_TOPIC: &str = "edge";
 
@@ -70,6 +73,18 @@ impl Work {
         outbox::write(&mut self.tx, EDGE_TOPIC, id, kind, &payload, now).await?;
         self.announcements.push((EDGE_TOPIC.to_owned(), id));
         Ok(())
+    }
+
+    /// Tells every edge node to drop what it cached for an organisation under these groups. The
+    /// node that carried the request learns it from the answer as well.
+    pub(crate) async fn invalidate(
+        &mut self,
+        org_id: &str,
+        groups: &[&str],
+        now: Millis,
+    ) -> ApiResult<()> {
+        let payload = json!({ "orgId": org_id, "groups": groups });
+        self.tell_edge("cache.invalidate", payload, now).await
     }
 
     pub(crate) async fn commit(self) -> ApiResult<()> {

@@ -21,6 +21,7 @@ use crate::{
         assertion::{self, Caller},
     },
     error::{ApiError, ApiResult},
+    event::FIGURES_GROUPS,
     franchise, health, inbound,
     kernel::input::Fault,
     orders, purchasing,
@@ -116,8 +117,8 @@ pub(crate) fn idempotency_key(
 /// The answer to a mutation that changes what `overview` and `rankings` show.
 pub(crate) fn mutation(kept: Kept, org_id: &str) -> ApiResult<Response> {
     let status = StatusCode::from_u16(kept.status).map_err(anyhow::Error::new)?;
-    let labels = format!("\"overview\";org=\"{org_id}\", \"rankings\";org=\"{org_id}\"");
-    let labels = HeaderValue::try_from(labels).map_err(anyhow::Error::new)?;
+    let labels = FIGURES_GROUPS.map(|group| format!("\"{group}\";org=\"{org_id}\""));
+    let labels = HeaderValue::try_from(labels.join(", ")).map_err(anyhow::Error::new)?;
     let json = HeaderValue::from_static("application/json");
     let headers = [
         (CACHE_GROUP_INVALIDATION, labels),

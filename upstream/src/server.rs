@@ -4,6 +4,7 @@
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use tokio::{
     net::{TcpListener, UnixListener},
     time::timeout,
@@ -56,6 +57,12 @@ pub(crate) async fn run(
     let serving = async move {
         match listener {
             Listener::Tcp(listener) => {
+                // Events are small and must not wait for the acknowledgement of the one before.
+                let listener = listener.tap_io(|socket| {
+                    if let Err(error) = socket.set_nodelay(true) {
+                        tracing::debug!(error.cause = %error, "no TCP_NODELAY");
+                    }
+                });
                 axum::serve(listener, routes)
                     .with_graceful_shutdown(stopping)
                     .await

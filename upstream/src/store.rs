@@ -23,7 +23,9 @@ use crate::config::Config;
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// A writer of another process is waited for this long, or for the statement time-out if that is
+/// shorter.
+const BUSY_TIMEOUT_MS_MAX: u64 = 5_000;
 
 pub(crate) type Tx = Transaction<'static, Any>;
 
@@ -103,11 +105,13 @@ impl Store {
 
 /// Whether trying again later may succeed: time-outs, lost connections, deadlocks, a full house.
 pub(crate) fn passes(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(cause) => cause.code().is_some_and(|code| code_passes(&code)),
-        _ => false,
+    if let sqlx::Error::Database(cause) = error {
+        return cause.code().is_some_and(|code| code_passes(&code));
     }
+    matches!(
+        error,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)
+    )
 }
 
 fn code_passes(code: &str) -> bool {
@@ -129,10 +133,11 @@ fn code_passes(code: &str) -> bool {
 
 async fn connect_sqlite(config: &Config) -> anyhow::Result<Store> {
     let (url, memory) = sqlite_url(&config.database_url);
+    let busy_timeout_ms = config.statement_timeout_ms.min(BUSY_TIMEOUT_MS_MAX);
     // FULL: an acknowledged commit survives a power cut, which WAL alone does not promise.
     let setup = format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-         PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"
+         PRAGMA busy_timeout = {busy_timeout_ms}"
     );
     let write = options(1, 1, setup.clone())
         .connect(&url)

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::kernel::id;
 
-/// Amounts stay below 10^15 minor units, so that sums of many of them fit in 64 bits.
-pub(crate) const MINOR_UNITS_MAX: i64 = 1_000_000_000_000_000;
+/// One amount; millions of the largest still add up within 64 bits.
+pub(crate) const MINOR_UNITS_MAX: i64 = 1_000_000_000_000;
 /// In thousandths of a unit.
 pub(crate) const QUANTITY_MILLI_MAX: i64 = 1_000_000_000_000;
 

@@ -6,7 +6,7 @@ use crate::{
     app::App,
     auth::assertion::Caller,
     error::{ApiError, ApiResult},
-    event::figures,
+    event::{FIGURES_GROUPS, figures},
     kernel::{id, input::Fault, role::Permission},
     orders::{model::NewOrder, store},
     store::idempotency::{self, Claim, Kept, Key},
@@ -46,6 +46,7 @@ pub(crate) async fn close(
     let detail = json!({ "orderId": order_id, "branchId": order.branch_id });
     work.publish(&order.org_id, "order.closed", detail, now)
         .await?;
+    work.invalidate(&order.org_id, &FIGURES_GROUPS, now).await?;
     let answer = Kept {
         status: 201,
         body: json!({

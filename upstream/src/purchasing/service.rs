@@ -6,7 +6,7 @@ use crate::{
     app::App,
     auth::assertion::Caller,
     error::{ApiError, ApiResult},
-    event::Work,
+    event::{FIGURES_GROUPS, Work},
     kernel::{clock::Millis, id, input::from_milli, role::Permission},
     purchasing::{
         model::{PoStatus, Receipt, ReceivedItem},
@@ -37,6 +37,8 @@ pub(crate) async fn receive(
     let status = store::settle_status(&mut work.tx, &receipt.po_id).await?;
     let detail = json!({ "poId": receipt.po_id, "branchId": branch_id, "status": status.as_str() });
     work.publish(&receipt.org_id, "stock.received", detail, now)
+        .await?;
+    work.invalidate(&receipt.org_id, &FIGURES_GROUPS, now)
         .await?;
     let answer = Kept {
         status: 200,

@@ -1,0 +1,115 @@
+//! Runs `chefcloud-api` in this process, for the one-command start. It has a runtime and a listener of
+//! its own: the edge reaches it over a real socket, exactly as it would reach another machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chefcloud_api::{Api, Config as ApiConfig, Demo, Listener};
+use tokio::sync::oneshot;
+
+use crate::config::{Config, EmbeddedApi, Environment};
+use crate::kernel::secret::Secret;
+use crate::listener::drain::{DrainState, EXIT_SOFTWARE, Phase};
+
+/// How long the database may take to open, migrate and seed.
+const START_MAX: Duration = Duration::from_secs(60);
+/// The API does little; most of its time it waits for the database.
+const THREADS: usize = 2;
+
+/// What the start brought.
+pub struct Started {
+    pub demo: Option<Demo>,
+}
+
+/// Starts the API on a thread of its own and waits until it listens. Ends with the edge.
+///
+/// # Errors
+/// The database cannot be opened, or the address is taken.
+pub fn start(api: &EmbeddedApi, config: &Config, state: &DrainState) -> anyhow::Result<Started> {
+    make_folder(&api.database_url)?;
+    let settings = settings(api, config)?;
+    let (listen, seed) = (api.listen, api.seed_demo);
+    let closed = state.reached(Phase::Closed);
+    let (tell, told) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("chefcloud-api")
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("chefcloud-api".into())
+        .spawn(move || {
+            let outcome = runtime.block_on(async {
+                let opened = open(settings, listen, seed).await;
+                let (api, listener, demo) = match opened {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        let _ = tell.send(Err(error));
+                        return Ok(());
+                    }
+                };
+                let _ = tell.send(Ok(Started { demo }));
+                api.serve(listener, closed).await
+            });
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the embedded API died; the process cannot go on");
+                std::process::exit(EXIT_SOFTWARE);
+            }
+        })?;
+    let waiting = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    waiting
+        .block_on(async { tokio::time::timeout(START_MAX, told).await })
+        .context("the embedded API did not start in time")?
+        .context("the embedded API ended while starting")?
+        .context("starting the embedded API")
+}
+
+async fn open(
+    settings: ApiConfig,
+    listen: std::net::SocketAddr,
+    seed: bool,
+) -> anyhow::Result<(Api, Listener, Option<Demo>)> {
+    let api = Api::open(settings).await?;
+    let demo = if seed {
+        Some(api.seed_demo().await?)
+    } else {
+        None
+    };
+    let listener = Listener::bind(&listen.to_string()).await?;
+    Ok((api, listener, demo))
+}
+
+fn settings(api: &EmbeddedApi, config: &Config) -> anyhow::Result<ApiConfig> {
+    let mut settings = ApiConfig::development(
+        api.database_url.clone(),
+        text(&config.assertion_secret)?,
+        text(&config.delivery_secret)?,
+    );
+    settings.environment = match config.environment {
+        Environment::Development => chefcloud_api::Environment::Development,
+        Environment::Production => chefcloud_api::Environment::Production,
+    };
+    Ok(settings)
+}
+
+fn text(secret: &Secret) -> anyhow::Result<String> {
+    String::from_utf8(secret.expose().to_vec()).context("a secret is not UTF-8")
+}
+
+/// SQLite makes the file but not its folder.
+fn make_folder(database_url: &str) -> anyhow::Result<()> {
+    let Some(path) = database_url.strip_prefix("sqlite://") else {
+        return Ok(());
+    };
+    let path = path.split('?').next().unwrap_or(path);
+    if let Some(folder) = Path::new(path)
+        .parent()
+        .filter(|f| !f.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    Ok(())
+}

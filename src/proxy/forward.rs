@@ -1,0 +1,170 @@
+//! What changes on a request's way to the upstream and on the response's way back, and what a failed
+//! attempt means. Pure apart from the leases.
+
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::ctx::Admitted;
+use crate::auth::assertion::Signer;
+use crate::kernel::clock::UnixMs;
+use crate::kernel::facts::{Facts, Scheme};
+use crate::kernel::header;
+use crate::kernel::reject::{Code, Reject};
+
+/// Fields that only the edge may set; a client's copies are removed. `x-original-url` and
+/// `x-rewrite-url` make some frameworks serve another path than the one that was checked.
+const EDGE_ONLY: [HeaderName; 8] = [
+    header::X_MAITRED_IDENTITY,
+    header::X_MAITRED_PROVIDER,
+    header::X_MAITRED_RECEIVED_AT,
+    header::X_MAITRED_ATTEMPT,
+    header::X_FORWARDED_HOST,
+    http::header::FORWARDED,
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
+/// Prepares the request header for the upstream. `query` is the one that was checked or that the
+/// cache key was made of.
+pub fn request(
+    upstream: &mut RequestHeader,
+    admitted: &Admitted,
+    query: Option<&str>,
+    assertions: &Signer,
+    now: UnixMs,
+) -> Result<(), Reject> {
+    let facts = &admitted.facts;
+    let bad = |what: &str| Reject::new(Code::BadRequest, "target", format!("unusable {what}"));
+    let target = match query {
+        Some(query) if !query.is_empty() => format!("{}?{query}", facts.path),
+        Some(_) | None => facts.path.clone(),
+    };
+    let target: PathAndQuery = target.parse().map_err(|_| bad("target"))?;
+    upstream.set_uri(target.into());
+    for name in EDGE_ONLY {
+        upstream.remove_header(&name);
+    }
+    forwarded(upstream, facts).map_err(|_| bad("header"))?;
+    if let Some(caller) = &admitted.caller {
+        // The API believes the assertion alone; the bearer token stops here.
+        upstream.remove_header(&AUTHORIZATION);
+        let assertion = assertions
+            .sign(caller, &facts.request_id, now)
+            .ok_or_else(unsignable)?;
+        upstream
+            .insert_header(header::X_MAITRED_IDENTITY, assertion)
+            .map_err(|_| unsignable())?;
+    }
+    Ok(())
+}
+
+/// Where the request came from, as the edge established it; what the client claimed is replaced.
+fn forwarded(upstream: &mut RequestHeader, facts: &Facts) -> pingora::Result<()> {
+    let scheme = match facts.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    upstream.insert_header(header::X_FORWARDED_FOR, facts.client_ip.to_string())?;
+    upstream.insert_header(header::X_FORWARDED_PROTO, scheme)?;
+    upstream.insert_header(header::X_FORWARDED_HOST, facts.host.as_str())?;
+    upstream.insert_header(header::X_REQUEST_ID, facts.request_id.as_str())?;
+    if !upstream.headers.contains_key(HOST) {
+        upstream.insert_header(HOST, facts.host.as_str())?;
+    }
+    Ok(())
+}
+
+/// The identity header for requests that the edge makes by itself on a caller's behalf.
+pub fn identity(
+    admitted: &Admitted,
+    assertions: &Signer,
+    now: UnixMs,
+) -> Result<Option<HeaderValue>, Reject> {
+    let Some(caller) = &admitted.caller else {
+        return Ok(None);
+    };
+    let request_id = &admitted.facts.request_id;
+    assertions
+        .sign(caller, request_id, now)
+        .ok_or_else(unsignable)
+        .map(Some)
+}
+
+fn unsignable() -> Reject {
+    Reject::new(
+        Code::Internal,
+        "identity",
+        "the identity assertion could not be written",
+    )
+}
+
+/// What the client is told of an attempt that failed for good. `None` = the client is gone.
+pub fn refusal(error: &Error, body_pending: bool) -> Option<Reject> {
+    let why = error.to_string();
+    let timed_out = matches!(
+        error.etype(),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout
+    );
+    match error.esource() {
+        ErrorSource::Upstream if timed_out && body_pending => {
+            Some(Reject::new(Code::RequestTimeout, "body-time", why))
+        }
+        ErrorSource::Upstream if timed_out => {
+            Some(Reject::new(Code::GatewayTimeout, "upstream-timeout", why))
+        }
+        ErrorSource::Upstream => Some(Reject::new(Code::BadGateway, "upstream", why)),
+        ErrorSource::Downstream if timed_out => {
+            Some(Reject::new(Code::RequestTimeout, "body-time", why))
+        }
+        ErrorSource::Downstream => match error.etype() {
+            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => None,
+            _ => Some(Reject::new(Code::BadRequest, "request", why)),
+        },
+        ErrorSource::Internal | ErrorSource::Unset => {
+            Some(Reject::new(Code::Internal, "internal", why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora::{Error, ErrorSource, ErrorType};
+
+    use super::refusal;
+    use crate::kernel::reject::Code;
+
+    fn of(kind: ErrorType, source: ErrorSource, body_pending: bool) -> Option<Code> {
+        let mut error = Error::new(kind);
+        error.esource = source;
+        refusal(&error, body_pending).map(|r| r.code)
+    }
+
+    #[test]
+    fn the_status_says_whose_fault_it_was() {
+        use ErrorSource::{Downstream, Internal, Upstream};
+        assert_eq!(
+            of(ErrorType::ReadTimedout, Upstream, false),
+            Some(Code::GatewayTimeout)
+        );
+        assert_eq!(
+            of(ErrorType::ReadTimedout, Upstream, true),
+            Some(Code::RequestTimeout)
+        );
+        assert_eq!(
+            of(ErrorType::ConnectRefused, Upstream, false),
+            Some(Code::BadGateway)
+        );
+        assert_eq!(
+            of(ErrorType::ReadTimedout, Downstream, true),
+            Some(Code::RequestTimeout)
+        );
+        assert_eq!(of(ErrorType::ConnectionClosed, Downstream, false), None);
+        assert_eq!(
+            of(ErrorType::InternalError, Internal, false),
+            Some(Code::Internal)
+        );
+    }
+}

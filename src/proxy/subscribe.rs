@@ -1,0 +1,310 @@
+//! The stream lane: admission, one upstream leg per client, heartbeats between events, and an end
+//! that the client is told about. Nothing is buffered: the next piece is read from the upstream when
+//! the last one is on the client's socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use tokio::time::{Instant, sleep_until};
+
+use super::ctx::{Admitted, Ctx};
+use super::shared::Shared;
+use super::{forward, reply};
+use crate::egress;
+use crate::kernel::facts::Protocol;
+use crate::kernel::header::{LAST_EVENT_ID, X_MAITRED_IDENTITY, X_REQUEST_ID};
+use crate::kernel::principal::Principal;
+use crate::kernel::reject::{Code, Reject};
+use crate::kernel::reply::Reply;
+use crate::limit::Quota;
+use crate::limit::concurrency::Permit;
+use crate::limit::key::Key;
+use crate::stream::Policy;
+use crate::stream::frame::{self, Boundary};
+use crate::stream::pace::{self, Due, End, Pace};
+use crate::upstream::breaker::Outcome;
+
+/// Longest `Last-Event-ID` passed on.
+const LAST_EVENT_ID_BYTES_MAX: usize = 256;
+/// Largest body relayed when the upstream refuses the stream.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// What became of the request.
+pub enum Served {
+    /// The stream was carried to its end.
+    Stream,
+    /// The upstream did not open a stream; this is its answer.
+    Refused(Reply),
+}
+
+/// Carries one stream from admission to its end.
+pub async fn run(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    shared: &Shared,
+    admitted: &Admitted,
+    policy: &Policy,
+) -> Result<Served, Reject> {
+    let caller = admitted.caller.as_ref().ok_or_else(|| {
+        Reject::new(
+            Code::Unauthenticated,
+            "anonymous",
+            "streams are for known callers",
+        )
+    })?;
+    let _slot = enter(ctx, shared, caller, policy)?;
+    let upstream = connect(session, ctx, shared, admitted, policy).await?;
+    if !is_stream(&upstream) {
+        return refused(upstream, ctx).await.map(Served::Refused);
+    }
+    let route = admitted.plan.name.clone();
+    let gauge = shared.metrics.streams.with_label_values(&[&route]);
+    gauge.inc();
+    let end = carry(session, ctx, shared, caller, policy, upstream.into_body()).await;
+    gauge.dec();
+    shared
+        .metrics
+        .streams_closed
+        .with_label_values(&[&route, end])
+        .inc();
+    ctx.outcome = Some(end);
+    Ok(Served::Stream)
+}
+
+/// Connection rate first, then concurrency: a client that reconnects in a loop must not get past the
+/// rate by giving its slot back each time.
+fn enter(
+    ctx: &mut Ctx,
+    shared: &Shared,
+    caller: &Principal,
+    policy: &Policy,
+) -> Result<Permit, Reject> {
+    let minute = std::num::NonZeroU32::MIN.saturating_add(59);
+    let quota = Quota {
+        requests: policy.connects_per_min,
+        window_s: minute,
+    };
+    let name: Arc<str> = Arc::from("stream-connects");
+    let taken = shared
+        .limiter
+        .take(&name, quota, &Key::subject(&caller.subject));
+    let refused = taken.retry_after_s;
+    ctx.limit = Some(taken);
+    if let Some(seconds) = refused {
+        let reason = "too many stream connections per minute";
+        return Err(Reject::new(Code::RateLimited, "stream-connects", reason).retry_after(seconds));
+    }
+    let key = Key::subject(&caller.subject);
+    Ok(shared
+        .slots
+        .acquire(&Arc::from("streams"), key, policy.concurrent_per_user)?)
+}
+
+async fn connect(
+    session: &Session,
+    ctx: &mut Ctx,
+    shared: &Shared,
+    admitted: &Admitted,
+    policy: &Policy,
+) -> Result<Response<Incoming>, Reject> {
+    let pool = ctx.live.pool(&policy.upstream)?.clone();
+    let mut lease = pool.pick(None, shared.random.bits(), shared.clock.instant())?;
+    let request = request(session, ctx, shared, admitted)?;
+    let within = Duration::from_millis(pool.policy().first_byte_timeout_ms);
+    let answer = lease.endpoint().client().send(request, within).await;
+    let outcome = match &answer {
+        Ok(response) if !response.status().is_server_error() => Outcome::Success,
+        Ok(_) | Err(_) => Outcome::Failure,
+    };
+    lease.report(outcome, shared.clock.instant());
+    answer.map_err(|error| match error {
+        egress::EgressError::Timeout { .. } => {
+            Reject::new(Code::GatewayTimeout, "upstream-timeout", error.to_string())
+        }
+        egress::EgressError::Connect { .. }
+        | egress::EgressError::Broken { .. }
+        | egress::EgressError::Address { .. } => {
+            Reject::new(Code::BadGateway, "upstream", error.to_string()).retry_after(5)
+        }
+    })
+}
+
+fn request(
+    session: &Session,
+    ctx: &Ctx,
+    shared: &Shared,
+    admitted: &Admitted,
+) -> Result<Request<Full<Bytes>>, Reject> {
+    let facts = &admitted.facts;
+    let target = match &facts.query {
+        Some(query) => format!("{}?{query}", facts.path),
+        None => facts.path.clone(),
+    };
+    let mut request = Request::get(target)
+        .header(ACCEPT, "text/event-stream")
+        .header(X_REQUEST_ID, facts.request_id.as_str())
+        .body(Full::default())
+        .map_err(|e| Reject::new(Code::BadRequest, "target", e.to_string()))?;
+    let headers = request.headers_mut();
+    let assertions = &ctx.live.assertions;
+    if let Some(identity) = forward::identity(admitted, assertions, shared.clock.unix())? {
+        headers.insert(X_MAITRED_IDENTITY, identity);
+    }
+    let last_id = session.req_header().headers.get(LAST_EVENT_ID);
+    if let Some(id) = last_id.filter(|id| id.len() <= LAST_EVENT_ID_BYTES_MAX) {
+        headers.insert(LAST_EVENT_ID, id.clone());
+    }
+    Ok(request)
+}
+
+fn is_stream(response: &Response<Incoming>) -> bool {
+    let kind = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
+    response.status() == StatusCode::OK && kind.starts_with("text/event-stream")
+}
+
+async fn refused(response: Response<Incoming>, ctx: &mut Ctx) -> Result<Reply, Reject> {
+    ctx.outcome = Some("upstream-refused");
+    let status = response.status();
+    if status.is_server_error() {
+        let reason = format!("the upstream answered {status}");
+        return Err(Reject::new(Code::Unavailable, "api", reason).retry_after(5));
+    }
+    let content_type = response.headers().get(CONTENT_TYPE).cloned();
+    let body = egress::read_whole(
+        response.into_body(),
+        REFUSAL_BYTES_MAX,
+        Duration::from_secs(5),
+    )
+    .await;
+    let body = body.map_err(|e| Reject::new(Code::BadGateway, "upstream", e.to_string()))?;
+    let mut answer = Reply {
+        status,
+        headers: Vec::new(),
+        body,
+    };
+    answer
+        .headers
+        .extend(content_type.map(|value| (CONTENT_TYPE, value)));
+    Ok(answer)
+}
+
+/// Why the pump stopped, and what the client hears of it.
+enum Stop {
+    ClientGone,
+    SlowClient,
+    UpstreamEnded,
+    Goodbye(&'static str),
+}
+
+async fn carry(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    shared: &Shared,
+    caller: &Principal,
+    policy: &Policy,
+    upstream: Incoming,
+) -> &'static str {
+    if open(session, ctx, policy).await.is_err() {
+        return "client-gone";
+    }
+    let stop = pump(session, ctx, shared, caller, policy, upstream).await;
+    match stop {
+        Stop::ClientGone => "client-gone",
+        Stop::SlowClient => "slow-client",
+        Stop::UpstreamEnded => {
+            let _ = session.write_response_body(None, true).await;
+            "upstream-ended"
+        }
+        Stop::Goodbye(reason) => {
+            let words = frame::goodbye(reason, pace::retry_ms(shared.random.fraction()));
+            let _ = session.write_response_body(Some(words.into()), true).await;
+            reason
+        }
+    }
+}
+
+async fn open(session: &mut Session, ctx: &Ctx, policy: &Policy) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(StatusCode::OK, Some(16))?;
+    header.insert_header(CONTENT_TYPE, "text/event-stream")?;
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    // Tells nginx-like hops in front of us not to buffer.
+    header.insert_header("x-accel-buffering", "no")?;
+    if ctx.protocol == Protocol::Http1 {
+        header.insert_header(TRANSFER_ENCODING, "chunked")?;
+        session.set_keepalive(None);
+    }
+    reply::decorate(&mut header, session, ctx);
+    session.set_write_timeout(Some(Duration::from_millis(policy.write_timeout_ms)));
+    session.write_response_header(Box::new(header), false).await
+}
+
+async fn pump(
+    session: &mut Session,
+    ctx: &Ctx,
+    shared: &Shared,
+    caller: &Principal,
+    policy: &Policy,
+    mut upstream: Incoming,
+) -> Stop {
+    let clock = &shared.clock;
+    let random = &shared.random;
+    let mut boundary = Boundary::default();
+    let (now, unix) = (clock.instant(), clock.unix());
+    let mut pace = Pace::begin(policy, now, unix, caller.expires_at, random.fraction());
+    let drained = shared.drain.stream_end(random.fraction());
+    tokio::pin!(drained);
+    let heartbeats = shared
+        .metrics
+        .stream_heartbeats
+        .with_label_values(&[ctx.route()]);
+    loop {
+        let wake = sleep_until(Instant::from_std(pace.next()));
+        let piece = tokio::select! {
+            biased;
+            () = &mut drained => return Stop::Goodbye("drain"),
+            frame = upstream.frame() => match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+                Some(Err(_)) | None => return Stop::UpstreamEnded,
+            },
+            // Resolves when the client closes, resets, or sends what it should not.
+            _ = session.downstream_session.read_body_or_idle(true) => return Stop::ClientGone,
+            () = wake => match pace.due(clock.instant()) {
+                None => continue,
+                Some(Due::End(End::Lifetime)) => return Stop::Goodbye("lifetime"),
+                Some(Due::End(End::CredentialExpired)) => return Stop::Goodbye("credential-expired"),
+                Some(Due::Heartbeat) => {
+                    pace.sent(clock.instant());
+                    if !boundary.is_open() {
+                        continue;
+                    }
+                    heartbeats.inc();
+                    Bytes::from_static(frame::HEARTBEAT)
+                }
+            },
+        };
+        boundary.feed(&piece);
+        if let Err(error) = session.write_response_body(Some(piece), false).await {
+            let slow = *error.etype() == pingora::ErrorType::WriteTimedout;
+            return if slow {
+                Stop::SlowClient
+            } else {
+                Stop::ClientGone
+            };
+        }
+        pace.sent(clock.instant());
+    }
+}
