@@ -1,5 +1,6 @@
 //! Arguments in, exit code out.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use maitred::cli::{self, Output, Serve};
@@ -31,7 +32,8 @@ fn log_to_stderr(log: &Log) {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_default();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match log.format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Pretty => lines.init(),
