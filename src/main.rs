@@ -35,7 +35,7 @@ fn log_to_stderr(log: &Log) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Json => lines.json().init(),
         LogFormat::Pretty => lines.init(),
     }
 }
