@@ -127,7 +127,12 @@ pub enum Outcome {
 /// Reloads on SIGHUP and whenever a file that took part changes. Runs until it is dropped.
 ///
 /// Loading blocks this task for the few milliseconds that reading some small files takes.
-pub async fn watch(mut reloader: Reloader, apply: impl Fn(Config) -> Result<(), Vec<String>>) {
+/// `done` hears of every attempt.
+pub async fn watch(
+    mut reloader: Reloader,
+    apply: impl Fn(Config) -> Result<(), Vec<String>>,
+    done: impl Fn(Outcome),
+) {
     let mut hangup = signal(SignalKind::hangup())
         .inspect_err(|e| tracing::warn!(error = %e, "SIGHUP is not handled"))
         .ok();
@@ -146,7 +151,9 @@ pub async fn watch(mut reloader: Reloader, apply: impl Fn(Config) -> Result<(), 
         // A directory has other files too, and reading ours may look like a change.
         if forced || now != seen {
             seen = now;
-            if reloader.reload(&apply) == Outcome::Replaced {
+            let outcome = reloader.reload(&apply);
+            done(outcome);
+            if outcome == Outcome::Replaced {
                 watched.follow(&reloader.running.files);
                 seen = fingerprint(&reloader.running.files);
             }
@@ -225,13 +232,23 @@ fn keep_started(config: &mut Config, running: &Config) -> Vec<String> {
     let changed = all.into_iter().filter(differs).cloned().collect();
     config.environment = running.environment;
     config.https = match (config.https.take(), &running.https) {
-        (Some((_, mut tls)), Some((policy, started))) => {
-            tls.min_version = started.min_version;
-            Some((policy.clone(), tls))
+        (Some((mut policy, mut tls)), Some((started, started_tls))) => {
+            policy.address = started.address;
+            tls.min_version = started_tls.min_version;
+            Some((policy, tls))
         }
         (_, started) => started.clone(),
     };
-    config.http = running.http.clone();
+    config.http = match (config.http.take(), &running.http) {
+        (Some(mut http), Some(started)) => {
+            http.listener.address = started.listener.address;
+            if http.redirect_to_port.is_some() != started.redirect_to_port.is_some() {
+                http.redirect_to_port = started.redirect_to_port;
+            }
+            Some(http)
+        }
+        (_, started) => started.clone(),
+    };
     config.admin = running.admin;
     config.log = running.log.clone();
     config.threads = running.threads;

@@ -1,5 +1,12 @@
 //! Integration tests: one binary, real sockets on ports that the system chose, a real edge process.
 
+#![allow(unreachable_pub, reason = "nothing here is reached from outside")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests stand outside and read the real clock"
+)]
+
+#[allow(dead_code, reason = "a harness offers more than each moment uses")]
 mod harness;
 
 mod plain;
