@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::live::Live;
-use crate::config::reload::{Reloader, watch as watch_files};
+use crate::config::reload::{Outcome, Reloader, watch as watch_files};
 use crate::config::{Config, ConfigSource};
 use crate::listener;
 use crate::proxy::shared::Shared;
@@ -48,21 +48,18 @@ pub(super) async fn watch(
 ) -> Result<(), String> {
     let running = shared.live.load().config.clone();
     let reloader = Reloader::new(source, running, shared.reload.clone(), shared.clock.clone());
-    watch_files(reloader, |config| {
-        let outcome = apply(&shared, &policies, config);
-        let result = if outcome.is_ok() {
-            "applied"
-        } else {
-            "refused"
+    let count = |outcome| {
+        let result = match outcome {
+            Outcome::Replaced => "applied",
+            Outcome::Kept => "refused",
         };
         shared
             .metrics
             .config_reloads
             .with_label_values(&[result])
             .inc();
-        outcome
-    })
-    .await;
+    };
+    watch_files(reloader, |config| apply(&shared, &policies, config), count).await;
     Err("the watcher ended".into())
 }
 

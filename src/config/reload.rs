@@ -127,7 +127,12 @@ pub enum Outcome {
 /// Reloads on SIGHUP and whenever a file that took part changes. Runs until it is dropped.
 ///
 /// Loading blocks this task for the few milliseconds that reading some small files takes.
-pub async fn watch(mut reloader: Reloader, apply: impl Fn(Config) -> Result<(), Vec<String>>) {
+/// `done` hears of every attempt.
+pub async fn watch(
+    mut reloader: Reloader,
+    apply: impl Fn(Config) -> Result<(), Vec<String>>,
+    done: impl Fn(Outcome),
+) {
     let mut hangup = signal(SignalKind::hangup())
         .inspect_err(|e| tracing::warn!(error = %e, "SIGHUP is not handled"))
         .ok();
@@ -146,7 +151,9 @@ pub async fn watch(mut reloader: Reloader, apply: impl Fn(Config) -> Result<(), 
         // A directory has other files too, and reading ours may look like a change.
         if forced || now != seen {
             seen = now;
-            if reloader.reload(&apply) == Outcome::Replaced {
+            let outcome = reloader.reload(&apply);
+            done(outcome);
+            if outcome == Outcome::Replaced {
                 watched.follow(&reloader.running.files);
                 seen = fingerprint(&reloader.running.files);
             }

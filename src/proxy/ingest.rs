@@ -60,14 +60,13 @@ async fn handle(
 ) -> Result<Reply, Reject> {
     let received_at = shared.clock.unix();
     let failures = Failures::of(ctx, shared, admitted);
-    failures.check()?;
     let limits = body::Limits {
         bytes_max: endpoint.body_bytes_max,
         within: Duration::from_millis(endpoint.body_timeout_ms),
     };
     let body = body::read_whole(session, limits, admitted.facts.content_length).await?;
     let verified = check(session, shared, endpoint, admitted, &body)
-        .inspect_err(|refusal| failures.count(refusal))?;
+        .map_err(|refusal| failures.refuse(refusal))?;
     let secret = [endpoint.name.as_ref(), verified.secret_name.as_ref()];
     shared
         .metrics
@@ -80,7 +79,7 @@ async fn handle(
     let arrival = shared
         .replay
         .reserve(&endpoint.name, &verified, on_replay, now);
-    let reservation = match arrival.inspect_err(|refusal| failures.count(refusal))? {
+    let reservation = match arrival.map_err(|refusal| failures.refuse(refusal))? {
         Arrival::Fresh(reservation) => reservation,
         Arrival::Duplicate => {
             ctx.outcome = Some("duplicate");
@@ -236,15 +235,15 @@ fn relay(
 
 fn undelivered(error: &EgressError) -> Reject {
     let (code, label) = match error {
-        EgressError::Timeout { .. } => (Code::GatewayTimeout, "upstream-timeout"),
-        EgressError::Connect { .. } => (Code::Unavailable, "upstream-connect"),
+        EgressError::Timeout { .. } => (Code::GatewayTimeout, "upstream_timeout"),
+        EgressError::Connect { .. } => (Code::Unavailable, "upstream_connect"),
         EgressError::Broken { .. } | EgressError::Address { .. } => (Code::BadGateway, "upstream"),
     };
     Reject::new(code, label, error.to_string()).retry_after(5)
 }
 
-/// What failed verification is counted by address, so that a stranger cannot keep the edge busy with
-/// forgeries; what passes is not limited by it.
+/// What fails verification is counted by address. What passes is not: a provider's burst from an
+/// address that somebody else forges from must get through.
 struct Failures<'a> {
     shared: &'a Shared,
     limit: Option<(std::sync::Arc<str>, Quota)>,
@@ -262,32 +261,21 @@ impl<'a> Failures<'a> {
         }
     }
 
-    fn check(&self) -> Result<(), Reject> {
-        let Some((name, quota)) = &self.limit else {
-            return Ok(());
-        };
-        match self
-            .shared
-            .limiter
-            .look(name, *quota, &self.key)
-            .retry_after_s
-        {
-            None => Ok(()),
-            Some(seconds) => {
-                let reason = "too many webhooks from this address failed verification";
-                Err(Reject::new(Code::RateLimited, "webhook-failures", reason).retry_after(seconds))
-            }
-        }
-    }
-
-    /// Our own trouble is not the sender's failure.
-    fn count(&self, refusal: &Refusal) {
+    /// The answer to a webhook that was refused: the refusal itself, or 429 once the address has had
+    /// too many of them. Our own trouble is not the sender's failure.
+    fn refuse(&self, refusal: Refusal) -> Reject {
         let ours = matches!(
             refusal,
             Refusal::InProgress | Refusal::StoreFull | Refusal::NoActiveSecret
         );
         if let (false, Some((name, quota))) = (ours, &self.limit) {
-            let _ = self.shared.limiter.take(name, *quota, &self.key);
+            let taken = self.shared.limiter.take(name, *quota, &self.key);
+            if let Some(seconds) = taken.retry_after_s {
+                let reason = format!("{refusal}, as too many from this address before it");
+                return Reject::new(Code::RateLimited, refusal.label(), reason)
+                    .retry_after(seconds);
+            }
         }
+        refusal.into()
     }
 }
