@@ -4,7 +4,9 @@
 
 pub mod client;
 pub mod edge;
+pub mod frames;
 pub mod h2c;
+pub mod hook;
 pub mod keys;
 pub mod origin;
 
