@@ -26,11 +26,12 @@ use async_trait::async_trait;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora::services::ServiceWithDependents;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::config::Drain;
-use crate::listener::drain::settled;
-use crate::listener::handover::{HandoverError, Sockets};
+use crate::listener::drain::{FRESH_GRACE, settled};
+use crate::listener::handover::{HandoverError, Predecessor, Sockets};
 
 pub use crate::listener::drain::{Cause, DrainState, EXIT_SOFTWARE, InFlight, Phase};
 pub use critical::{AtClose, Critical, critical};
@@ -54,7 +55,8 @@ pub struct Parts {
     /// Where SIGQUIT looks for a successor.
     pub upgrade_socket: PathBuf,
     pub services: Vec<Box<dyn ServiceWithDependents>>,
-    /// Resolves once this process can serve; a predecessor goes on until then.
+    /// Resolves once this process can serve; a predecessor goes on until then. First asked when
+    /// signals are listened for.
     pub ready: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -72,7 +74,10 @@ pub fn configuration(threads: usize) -> ServerConf {
 }
 
 /// Runs until a signal ends it. `FAILURE` when a second signal cut the way out short.
-pub fn run(parts: Parts) -> ExitCode {
+pub fn run(mut parts: Parts) -> ExitCode {
+    for address in parts.sockets.close_unclaimed() {
+        warn!(%address, "an inherited listener is not configured any more; closed");
+    }
     let forced = Arc::new(AtomicBool::new(false));
     let leaver = Leaver {
         drain: parts.drain,
@@ -121,7 +126,7 @@ impl ShutdownSignalWatch for Leaver {
                 return ShutdownSignal::FastShutdown;
             }
         };
-        self.release_predecessor();
+        self.announce_ready();
         self.until_signalled(&mut signals).await
     }
 }
@@ -180,8 +185,12 @@ impl Leaver {
         info!(requests = state.in_flight(), "leaving: draining");
         drop(lock(&self.sockets).take());
         state.advance(Phase::Draining, cause);
+        let since = Instant::now();
         let limit = Duration::from_millis(self.drain.timeout_ms);
-        if !settled(limit, || state.in_flight() == 0 && state.fresh() == 0).await {
+        // A request may be on its way on a connection that was just accepted, but not for long.
+        settled(limit.min(FRESH_GRACE), || state.fresh() == 0).await;
+        let left = limit.saturating_sub(since.elapsed());
+        if !settled(left, || state.in_flight() == 0).await {
             warn!(
                 requests = state.in_flight(),
                 "leaving: out of time; requests are cut"
@@ -214,18 +223,19 @@ impl Leaver {
         outcome.await.unwrap_or(Err(HandoverError::Garbled))
     }
 
-    /// Tells the process that gave us its sockets to leave, once we serve.
-    fn release_predecessor(&self) {
+    /// Once we serve, tells the process that gave us its sockets, if there is one, to leave.
+    fn announce_ready(&self) {
         let sockets = lock(&self.sockets).clone();
         let predecessor = sockets.and_then(|sockets| lock(&sockets).predecessor());
-        let (Some(predecessor), Some(ready)) = (predecessor, lock(&self.ready).take()) else {
+        let Some(ready) = lock(&self.ready).take() else {
             return;
         };
         tokio::spawn(async move {
             ready.await;
-            match predecessor.release() {
-                Ok(()) => info!("serving; the predecessor was told to leave"),
-                Err(error) => warn!(%error, "the predecessor could not be told to leave"),
+            match predecessor.map(Predecessor::release) {
+                None => info!("serving"),
+                Some(Ok(())) => info!("serving; the predecessor was told to leave"),
+                Some(Err(error)) => warn!(%error, "the predecessor could not be told to leave"),
             }
         });
     }
@@ -234,3 +244,6 @@ impl Leaver {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

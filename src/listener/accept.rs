@@ -19,16 +19,18 @@ use pingora::protocols::Stream;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::Policy;
 use super::clients::{AddressSeat, Clients};
-use super::drain::{DrainState, InFlight, settled};
+use super::drain::{DrainState, FRESH_GRACE, InFlight, settled};
 use super::event::{Event, Observer, Refusal, unobserved};
-use super::guarded::{Budgets, Connection, GuardedIo, Transport, buffered};
+use super::guarded::{Budgets, Buffered, Connection, GuardedIo, Transport, buffered};
 use super::proxy_protocol;
 use super::tls::{self, Tls};
 
@@ -40,9 +42,6 @@ const TCP_KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long sent bytes may stay unacknowledged; a client that vanished is noticed by then.
 #[cfg(target_os = "linux")]
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// On the way out: how long connections that were just accepted may take for their first request
-/// before idle ones are closed.
-const FRESH_GRACE: Duration = Duration::from_secs(2);
 
 /// One public listener in front of a Pingora application.
 pub struct Edge<A> {
@@ -249,8 +248,7 @@ impl<A: ServerApp + Send + Sync + 'static> Shared<A> {
         let (transport, tls) = match &self.tls {
             None => (Transport::Plain(io), None),
             Some(tls) => {
-                let stream = TlsAcceptor::from(tls.config())
-                    .accept(io)
+                let stream = handshake(tls, io)
                     .await
                     .map_err(|error| (Refusal::Handshake, error))?;
                 let info = tls::info(stream.get_ref().1);
@@ -265,6 +263,18 @@ impl<A> Shared<A> {
     fn refuse(&self, refusal: Refusal, peer: SocketAddr, why: &dyn std::fmt::Display) {
         (self.observer)(Event::Refused(refusal));
         debug!(reason = refusal.label(), %peer, %why, "connection refused");
+    }
+}
+
+async fn handshake(tls: &Tls, io: Buffered) -> io::Result<TlsStream<Buffered>> {
+    let accept = TlsAcceptor::from(tls.config()).accept(io);
+    match accept.into_fallible().await {
+        Ok(stream) => Ok(stream),
+        Err((error, mut io)) => {
+            // The alert that tells the client what was wrong is still in the buffer.
+            let _ = io.flush().await;
+            Err(error)
+        }
     }
 }
 

@@ -309,3 +309,6 @@ impl fmt::Display for CertError {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

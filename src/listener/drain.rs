@@ -1,12 +1,11 @@
 //! How far the process has come on its way out, and what is still under way. `server` moves the
 //! phase; listeners, requests and streams read it and count themselves in. Decides nothing itself.
 //!
-//! Invariant: the phase only moves forward, except from `Announcing` back to `Serving` when a
-//! successor that was to take over did not come up.
+//! Invariant: the phase only moves forward.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +13,10 @@ use tokio::time::Instant;
 
 /// Exit code of a process that cannot go on (`EX_SOFTWARE`).
 pub const EXIT_SOFTWARE: i32 = 70;
+
+/// How long connections that were just accepted may take for their first request once no more are
+/// accepted. Longer would let one silent client hold the process.
+pub(crate) const FRESH_GRACE: Duration = Duration::from_secs(2);
 
 /// The way out.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -48,6 +51,7 @@ struct Shared {
     stop: watch::Sender<bool>,
     upgrade: AtomicBool,
     streams_window: Duration,
+    draining_since: OnceLock<Instant>,
     requests: AtomicUsize,
     connections: AtomicUsize,
     /// Connections whose first request has not come yet.
@@ -65,6 +69,7 @@ impl DrainState {
             stop: watch::Sender::new(false),
             upgrade: AtomicBool::new(false),
             streams_window,
+            draining_since: OnceLock::new(),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
@@ -110,9 +115,12 @@ impl DrainState {
     pub fn stream_end(&self, share: f64) -> impl Future<Output = ()> + Send + use<> {
         let reached = self.reached(Phase::Draining);
         let wait = self.0.streams_window.mul_f64(share.clamp(0.0, 1.0));
+        let shared = self.0.clone();
         async move {
             reached.await;
-            tokio::time::sleep(wait).await;
+            // Counted from the phase and not from here: who looks up late still ends in the window.
+            let since = shared.draining_since.get().copied();
+            tokio::time::sleep_until(since.unwrap_or_else(Instant::now) + wait).await;
         }
     }
 
@@ -157,6 +165,9 @@ impl DrainState {
         self.0
             .upgrade
             .store(cause == Cause::Upgrade, Ordering::Relaxed);
+        if phase >= Phase::Draining {
+            self.0.draining_since.get_or_init(Instant::now);
+        }
         self.0.phase.send_replace(phase);
         self.0.stop.send_replace(phase >= Phase::Draining);
     }

@@ -30,9 +30,7 @@ use pingora::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora::proxy::Session;
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
@@ -57,7 +55,7 @@ const H2_PREFACE_BYTES: u64 = 24;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// How long a client may refuse to take the last bytes.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+const FIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OFF: u8 = 0;
 const HEADER: u8 = 1;
@@ -173,6 +171,9 @@ pub struct GuardedIo {
     fresh: Mutex<Option<InFlight>>,
     /// Wakes a read that waits beyond the deadline; made when first needed.
     timer: Option<Pin<Box<Sleep>>>,
+    closing: Option<Closing>,
+    /// Bytes thrown away while closing.
+    linger_bytes: usize,
 }
 
 impl GuardedIo {
@@ -210,6 +211,8 @@ impl GuardedIo {
             header_bytes: AtomicU64::new(0),
             fresh: Mutex::new(Some(fresh)),
             timer: None,
+            closing: None,
+            linger_bytes: 0,
         };
         io.arm(HEADER, budgets.header);
         io
@@ -286,18 +289,37 @@ impl GuardedIo {
         timer.as_mut().poll(cx)
     }
 
-    /// Reads on for a moment and throws away, so that closing does not reset the connection.
-    async fn linger(&mut self) {
-        let tcp = self.transport.buffered_mut().get_mut().get_mut();
-        let mut waste = [0; 4096];
-        let mut left = LINGER_BYTES_MAX;
-        while let Ok(read @ 1..) = tcp.read(&mut waste).await {
-            left = left.saturating_sub(read);
-            if left == 0 {
-                break;
-            }
+    /// The transport's own end: last bytes, close_notify, FIN.
+    fn poll_fin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
+
+    /// Reads on for a moment and throws away, so that closing does not reset the connection.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waste = [0; 4096];
+        let mut waste = ReadBuf::new(&mut waste);
+        while self.linger_bytes < LINGER_BYTES_MAX {
+            waste.clear();
+            let tcp = self.transport.buffered_mut().get_mut().get_mut();
+            let read = ready!(Pin::new(tcp).poll_read(cx, &mut waste));
+            if read.is_err() || waste.filled().is_empty() {
+                break;
+            }
+            self.linger_bytes += waste.filled().len();
+        }
+        Poll::Ready(())
+    }
+}
+
+/// How far a connection is on its way to being closed, and until when it may take.
+enum Closing {
+    /// Last bytes and FIN.
+    Fin(Pin<Box<Sleep>>),
+    /// Both done; what the client still sends is thrown away.
+    Linger(Pin<Box<Sleep>>),
 }
 
 /// Pingora hands a connection's digest to every request, h1 and h2 alike, and its proxy part has the
@@ -354,9 +376,33 @@ impl AsyncWrite for GuardedIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        let this = &mut *self;
+        loop {
+            let polled = match &this.closing {
+                None => {
+                    let timer = Box::pin(tokio::time::sleep(FIN_TIMEOUT));
+                    this.closing = Some(Closing::Fin(timer));
+                    continue;
+                }
+                Some(Closing::Fin(_)) => this.poll_fin(cx),
+                Some(Closing::Linger(_)) => this.poll_linger(cx).map(Ok),
+            };
+            match (polled, &mut this.closing) {
+                (Poll::Ready(Ok(())), Some(Closing::Fin(_))) => {
+                    let timer = Box::pin(tokio::time::sleep(LINGER));
+                    this.closing = Some(Closing::Linger(timer));
+                }
+                (Poll::Ready(done), _) => return Poll::Ready(done),
+                (Poll::Pending, Some(Closing::Fin(timer))) => {
+                    ready!(timer.as_mut().poll(cx));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                // Running out of time here is the normal case of a client that does not close.
+                (Poll::Pending, Some(Closing::Linger(timer))) => {
+                    return timer.as_mut().poll(cx).map(Ok);
+                }
+                (Poll::Pending, None) => return Poll::Pending,
+            }
         }
     }
 
@@ -382,11 +428,8 @@ impl AsyncWrite for GuardedIo {
 #[async_trait]
 impl Shutdown for GuardedIo {
     async fn shutdown(&mut self) {
-        let closed = tokio::time::timeout(SHUTDOWN_TIMEOUT, AsyncWriteExt::shutdown(self)).await;
-        if matches!(closed, Ok(Ok(()))) {
-            // Running out of time here is the normal case of a client that does not close.
-            let _ = tokio::time::timeout(LINGER, self.linger()).await;
-        }
+        // There is nobody left to tell.
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 

@@ -119,6 +119,11 @@ impl Sockets {
         Ok(listener)
     }
 
+    /// Closes what was inherited and is not listened to any more; its clients would wait for ever.
+    pub fn close_unclaimed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.inherited).into_keys().collect()
+    }
+
     /// The process to tell when this one serves.
     pub fn predecessor(&mut self) -> Option<Predecessor> {
         self.predecessor.take()
@@ -242,12 +247,16 @@ fn receive(stream: &UnixStream) -> Result<BTreeMap<String, TcpListener>, Handove
     if addresses.len() != sockets.len() {
         return Err(HandoverError::Garbled);
     }
-    let listeners = sockets.into_iter().map(TcpListener::from);
-    Ok(addresses
-        .into_iter()
-        .map(str::to_owned)
-        .zip(listeners)
-        .collect())
+    let mut inherited = BTreeMap::new();
+    for (address, socket) in addresses.into_iter().zip(sockets) {
+        let listener = TcpListener::from(socket);
+        // Port 0 is resolved before it is written down, so the two are the same text.
+        if !matches!(listener.local_addr(), Ok(bound) if bound.to_string() == address) {
+            return Err(HandoverError::Garbled);
+        }
+        inherited.insert(address.to_owned(), listener);
+    }
+    Ok(inherited)
 }
 
 fn nobody(path: &Path, waited: Duration) -> HandoverError {
@@ -269,5 +278,93 @@ fn poll_for<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
                 waited += LOOK_EVERY;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::{HandoverError, Sockets, poll_for};
+    use crate::listener::tests::{PATIENCE, Scratch};
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn sockets_change_hands_and_connections_made_meanwhile_are_not_lost() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("upgrade.sock");
+        let mut old = Sockets::default();
+        let listeners = [old.listen(ANY).unwrap(), old.listen(ANY).unwrap()];
+        let addresses = listeners
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap());
+        let waiting = TcpStream::connect(addresses[0]).unwrap();
+
+        let successor = thread::spawn({
+            let path = path.clone();
+            move || {
+                let mut new = Sockets::take_over(&path).unwrap();
+                let taken = [new.listen(addresses[0]).unwrap()];
+                assert_eq!(new.close_unclaimed(), [addresses[1].to_string()]);
+                new.predecessor().unwrap().release().unwrap();
+                taken
+            }
+        });
+        old.hand_over(&path).unwrap();
+        drop(old);
+        let taken = successor.join().unwrap();
+        let (_, peer) = poll_for(PATIENCE, || taken[0].accept().ok()).unwrap();
+        assert_eq!(peer, waiting.local_addr().unwrap());
+        assert!(!path.exists());
+        drop(listeners);
+        assert!(TcpStream::connect(addresses[0]).is_ok());
+        assert!(TcpStream::connect(addresses[1]).is_err());
+    }
+
+    #[test]
+    fn dropping_the_sockets_closes_the_listeners() {
+        let mut sockets = Sockets::default();
+        let address = sockets.listen(ANY).unwrap().local_addr().unwrap();
+        assert!(TcpStream::connect(address).is_ok());
+        drop(sockets);
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn what_is_no_list_of_sockets_is_refused() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("private/upgrade.sock");
+        let successor = thread::spawn({
+            let path = path.clone();
+            move || Sockets::take_over(&path)
+        });
+        let mut stream = poll_for(PATIENCE, || UnixStream::connect(&path).ok()).unwrap();
+        stream.write_all(b"127.0.0.1:80\n").unwrap();
+        let refused = successor.join().unwrap().unwrap_err();
+        assert!(matches!(refused, HandoverError::Garbled), "{refused}");
+    }
+
+    #[test]
+    fn only_the_owner_reaches_the_upgrade_socket_and_no_file_is_overwritten() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("private/upgrade.sock");
+        let listener = super::open_upgrade_socket(&path).unwrap();
+        let mode =
+            |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        drop(listener);
+        // Left behind by a process that was killed.
+        super::open_upgrade_socket(&path).unwrap();
+
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        assert!(super::open_upgrade_socket(&path).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
 }

@@ -84,6 +84,9 @@ async fn read_v2<R: AsyncRead + Unpin>(from: &mut R) -> Result<Vec<u8>, ProxyPro
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
     use super::{ProxyProtocolError, V2_SIGNATURE, read};
 
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -154,6 +157,41 @@ mod tests {
         ];
         for input in inputs {
             assert!(parse(input).await.is_err(), "{input:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_without_panic_and_never_beyond_the_bound(
+            start in prop_oneof![
+                Just(b"PROXY TCP4 ".to_vec()),
+                Just(b"PROXY UNKNOWN".to_vec()),
+                Just([V2_SIGNATURE, &[0x21, 0x11][..]].concat()),
+                Just(Vec::new()),
+            ],
+            rest in proptest::collection::vec(any::<u8>(), 0..4096),
+        ) {
+            let input = [start, rest].concat();
+            let mut left = &input[..];
+            let _ = read(&mut left).now_or_never().expect("a slice never waits");
+            let bound = super::V2_FIXED_BYTES + usize::from(super::V2_REST_BYTES_MAX);
+            prop_assert!(input.len() - left.len() <= bound);
+        }
+
+        #[test]
+        fn a_good_header_is_taken_off_and_nothing_else(
+            a in any::<[u8; 4]>(), port in any::<u16>(), tail in any::<Vec<u8>>(),
+        ) {
+            let [b1, b2] = port.to_be_bytes();
+            let rest = [&a[..], &[10, 0, 0, 1, b1, b2, 1, 187]].concat();
+            let v1 = format!("PROXY TCP4 {} 10.0.0.1 {port} 443\r\n", std::net::Ipv4Addr::from(a));
+            for header in [v1.into_bytes(), v2(0x21, 0x11, &rest)] {
+                let input = [&header[..], &tail].concat();
+                let mut left = &input[..];
+                let source = read(&mut left).now_or_never().expect("a slice never waits").unwrap();
+                prop_assert_eq!(source, Some((a, port).into()));
+                prop_assert_eq!(left, &tail[..]);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConnection, SupportedProtocolVersion};
+use rustls::{ProtocolVersion, ServerConnection, SupportedProtocolVersion};
 
 use super::cert::{CertError, CertStore, SniResolver};
 use super::guarded::TlsInfo;
@@ -98,14 +98,21 @@ pub fn info(session: &ServerConnection) -> TlsInfo {
     let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     TlsInfo {
         sni: session.server_name().map(str::to_ascii_lowercase),
-        version: session
-            .protocol_version()
-            .and_then(|version| version.as_str())
-            .unwrap_or_default(),
+        version: version_name(session.protocol_version()),
         cipher: suite
             .and_then(|suite| suite.suite().as_str())
             .unwrap_or_default(),
         alpn,
         resumed,
+    }
+}
+
+fn version_name(version: Option<ProtocolVersion>) -> &'static str {
+    if version == Some(ProtocolVersion::TLSv1_3) {
+        "TLSv1.3"
+    } else if version == Some(ProtocolVersion::TLSv1_2) {
+        "TLSv1.2"
+    } else {
+        ""
     }
 }
