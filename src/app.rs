@@ -7,6 +7,7 @@
 mod banner;
 mod keys;
 mod live;
+mod logging;
 mod reload;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use pingora::services::ServiceWithDependents;
 
 use crate::admin;
 use crate::cache;
+use crate::cli::Serve;
 use crate::config::reload::ReloadStatus;
 use crate::config::{Config, ConfigSource};
 use crate::kernel::clock::Clock;
@@ -51,17 +53,24 @@ const LIMIT_KEYS_MAX: usize = 1_000_000;
 /// How often idle callers are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Runs the edge until a signal ends it.
-///
-/// # Errors
-/// What keeps it from starting, in words for the person who starts it.
-pub fn run(source: ConfigSource, config: Config, upgrade: bool) -> anyhow::Result<ExitCode> {
+/// Starts logging and runs the edge. What keeps it from starting goes to the log.
+#[must_use]
+pub fn start(config: Config, source: ConfigSource, how: Serve) -> ExitCode {
+    logging::init(&config.log);
+    run(config, source, how).unwrap_or_else(|error| {
+        tracing::error!(error = format!("{error:#}"), "maitred cannot start");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(config: Config, source: ConfigSource, how: Serve) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
     let state = DrainState::new(Duration::from_millis(config.drain.streams_window_ms));
-    let mut sockets = if upgrade {
-        Sockets::take_over(&config.upgrade_socket).context("taking the listeners over")?
-    } else {
-        Sockets::default()
+    let mut sockets = match how {
+        Serve::Upgrade => {
+            Sockets::take_over(&config.upgrade_socket).context("taking the listeners over")?
+        }
+        Serve::Fresh => Sockets::default(),
     };
     let demo = live::start_embedded_api(&config, &state)?;
     let tls = live::tls(&config, &clock)?;

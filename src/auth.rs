@@ -1,4 +1,7 @@
 //! Decides who is calling and whether the route is theirs to call. Does not count, route or forward.
+//!
+//! Order of steps: `credential::bearer` → [`Verifier::verify`] → `policy::authorise` → for the
+//! upstream, `assertion::Signer::sign`.
 
 pub mod assertion;
 pub mod credential;
@@ -6,6 +9,8 @@ pub mod jwks;
 pub mod jwt;
 pub mod policy;
 pub mod refusal;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 

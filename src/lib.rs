@@ -35,6 +35,7 @@ pub mod config;
 pub mod proxy;
 
 pub mod app;
+pub mod cli;
 #[cfg(feature = "embedded-api")]
 pub mod embedded_api;
 pub mod server;

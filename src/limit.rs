@@ -1,4 +1,7 @@
 //! Decides how often somebody may come. Knows quotas and keys; does not know routes, tokens or HTTP.
+//!
+//! [`Limiter::take`] counts and decides; [`Limiter::look`] only decides, for limits on what goes
+//! wrong: look first, take when it did. [`Slots`] limit what is held at the same time.
 
 pub mod concurrency;
 pub mod headers;

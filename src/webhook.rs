@@ -1,5 +1,9 @@
 //! Decides whether a webhook is what its provider signed, now, and for the first time. Knows bytes,
 //! schemes and secrets; does not know routes, sockets or what the event means.
+//!
+//! Order of steps, which the proxy takes one after the other: body read whole → [`verify()`] →
+//! `replay::Store::reserve` → delivery with `delivery::Signer::headers` → `commit` on 2xx, else the
+//! reservation is dropped and the provider may try again.
 
 pub mod delivery;
 pub mod pointer;
@@ -13,6 +17,7 @@ pub mod verify;
 use std::sync::Arc;
 
 pub use refusal::Refusal;
+pub use replay::{Arrival, Reservation};
 pub use scheme::{Scheme, SchemeError, SchemeSpec};
 pub use secret::ActiveSecret;
 pub use verify::{SignedParts, Verified, verify};

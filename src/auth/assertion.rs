@@ -98,3 +98,6 @@ impl std::fmt::Debug for Signer {
         f.write_str("Signer(redacted)")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,19 +263,17 @@ fn key(value: serde_json::Value) -> Option<Key> {
 /// What a key of this kind may be used with. A shared secret has no place in a published set.
 fn algorithms_of(jwk: &Jwk) -> Option<Vec<Algorithm>> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-    match &jwk.algorithm {
-        AlgorithmParameters::EllipticCurve(params) if params.curve == EllipticCurve::P256 => {
-            Some(vec![ES256])
-        }
-        AlgorithmParameters::EllipticCurve(params) if params.curve == EllipticCurve::P384 => {
-            Some(vec![ES384])
-        }
-        AlgorithmParameters::RSA(params) if params.n.len() >= RSA_MODULUS_CHARS_MIN => {
-            Some(vec![RS256, RS384, RS512, PS256, PS384, PS512])
-        }
-        AlgorithmParameters::OctetKeyPair(params) if params.curve == EllipticCurve::Ed25519 => {
-            Some(vec![EdDSA])
-        }
-        _ => None,
+    if let AlgorithmParameters::EllipticCurve(params) = &jwk.algorithm {
+        let known = [(EllipticCurve::P256, ES256), (EllipticCurve::P384, ES384)];
+        let fits = known.into_iter().find(|(curve, _)| *curve == params.curve);
+        return fits.map(|(_, algorithm)| vec![algorithm]);
     }
+    if let AlgorithmParameters::RSA(params) = &jwk.algorithm {
+        let long = params.n.len() >= RSA_MODULUS_CHARS_MIN;
+        return long.then(|| vec![RS256, RS384, RS512, PS256, PS384, PS512]);
+    }
+    if let AlgorithmParameters::OctetKeyPair(params) = &jwk.algorithm {
+        return (params.curve == EllipticCurve::Ed25519).then(|| vec![EdDSA]);
+    }
+    None
 }

@@ -313,3 +313,6 @@ impl Span {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::kernel::facts::{Facts, Scheme};
 
@@ -17,7 +18,7 @@ use super::owner::Owner;
 pub struct Key {
     bytes: Vec<u8>,
     query: Option<String>,
-    target: String,
+    target: Arc<str>,
 }
 
 impl Key {
@@ -35,7 +36,7 @@ impl Key {
 
     /// Host and path, by which a change of the resource finds all its entries.
     #[must_use]
-    pub fn target(&self) -> &str {
+    pub fn target(&self) -> &Arc<str> {
         &self.target
     }
 
@@ -92,7 +93,7 @@ pub fn build(prefix: &str, policy: &Policy, owner: &Owner, facts: &Facts) -> Key
     Key {
         bytes,
         query,
-        target: target(&facts.host, &facts.path),
+        target: target(&facts.host, &facts.path).into(),
     }
 }
 
@@ -136,7 +137,8 @@ fn decoded_name(pair: &str) -> Vec<u8> {
 }
 
 /// The pair with escapes in one spelling (RFC 3986, 6.2.2): unreserved characters bare, the others
-/// in upper case. What is no valid escape stays as it is.
+/// in upper case. A `%` that escapes nothing is itself escaped, lest it meet what follows and become
+/// an escape that was not there: `%%361` reads as `%61`, which must not go out as such.
 fn respelled(pair: &str) -> String {
     if !pair.contains('%') {
         return pair.to_owned();
@@ -145,6 +147,7 @@ fn respelled(pair: &str) -> String {
     let mut chars = pair.char_indices();
     while let Some((at, char)) = chars.next() {
         match escape(&pair.as_bytes()[at..]) {
+            None if char == '%' => out.push_str("%25"),
             None => out.push(char),
             Some(byte) => {
                 if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

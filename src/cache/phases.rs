@@ -101,7 +101,7 @@ impl Cache {
         let claim = Claim::new(
             lookup.owner.clone(),
             lookup.policy.name.clone(),
-            lookup.key.target().into(),
+            lookup.key.target().clone(),
         );
         // A fetch cannot start earlier than this; the real start is stamped when it comes.
         self.store.fetch_starts(&claim);
@@ -249,6 +249,10 @@ pub fn outcome(cache: &HttpCache, now: UnixMs) -> Outcome {
             miss(Forward::Absent, Stored::Open)
         }
         CachePhase::Bypass => Outcome::Bypass(Bypass::Remembered),
+        // Asked without a lookup, and refused once more.
+        CachePhase::Disabled(_) if cache.predicted_uncacheable_reason().is_some() => {
+            Outcome::Bypass(Bypass::Remembered)
+        }
         CachePhase::Disabled(why) => miss(Forward::Absent, Stored::No(label(why))),
     }
 }
@@ -287,11 +291,11 @@ pub fn should_serve_stale(request: &request::Parts, error: Option<&Error>) -> bo
         // nothing would ever refresh the entry. `proxy` rewrites the version, this is the net.
         return request.version != Version::HTTP_2;
     };
-    match error.etype() {
-        ErrorType::HTTPStatus(status) => matches!(status, 500 | 502 | 503 | 504),
-        // Not reached, or not let through by the breaker; but not the client's own doing.
-        _ => *error.esource() != ErrorSource::Downstream,
+    if let ErrorType::HTTPStatus(status) = error.etype() {
+        return matches!(status, 500 | 502 | 503 | 504);
     }
+    // Not reached, or not let through by the breaker; but not the client's own doing.
+    *error.esource() != ErrorSource::Downstream
 }
 
 /// The last touches to a response of a cached route: `x-cache`, `Cache-Status`, and the `Age` that

@@ -212,7 +212,7 @@ impl Reason {
     }
 
     /// Whether the next answer under the same key is likely to be refused too, so that waiting for
-    /// it in line is pointless. False for what one client or one bad moment caused: nobody may
+    /// it in line is pointless. False for what one client or one bad moment caused: nobody shall
     /// switch the cache off for others.
     #[must_use]
     pub fn is_of_the_resource(self) -> bool {
@@ -223,10 +223,13 @@ impl Reason {
             | Self::NoStore
             | Self::NoCache
             | Self::Private
-            | Self::Authorization
             | Self::NotFresh
             | Self::Groups => true,
-            Self::Status | Self::Failure | Self::NoLifetime | Self::Client => false,
+            Self::Status
+            | Self::Failure
+            | Self::Authorization
+            | Self::NoLifetime
+            | Self::Client => false,
         }
     }
 }

@@ -58,7 +58,7 @@ fn encodings(text: &str) -> String {
         .filter_map(|member| {
             let mut parts = member.split(';').map(str::trim);
             let coding = parts.next()?.to_ascii_lowercase();
-            let refused = parts.any(|p| is_zero_weight(p));
+            let refused = parts.any(is_zero_weight);
             match (coding.as_str(), refused) {
                 ("", _) | ("identity", false) => None,
                 ("identity" | "*", true) => Some(format!("!{coding}")),

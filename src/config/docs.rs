@@ -49,15 +49,15 @@ pub fn markdown() -> String {
     variables(&defaults, &mut out);
     let keys = schema::keys(&root);
     let is_leaf = |key: &&Key| !matches!(key.expected, Expected::Table | Expected::Map);
-    let mut section = "";
+    let mut section = None;
     for key in keys
         .iter()
         .filter(is_leaf)
         .filter(|k| !k.path.starts_with("defaults."))
     {
-        if section != key.section() {
-            section = key.section();
-            heading(section, &keys, &mut out);
+        if section != Some(key.section()) {
+            section = Some(key.section());
+            heading(key.section(), &keys, &mut out);
         }
         row(key, &defaults, &mut out);
     }

@@ -36,7 +36,6 @@ pub struct File {
     pub defaults: serde_json::Value,
     #[schemars(extend("x-reload" = "restart"))]
     pub server: Server,
-    #[schemars(extend("x-reload" = "restart"))]
     pub listeners: Listeners,
     pub tls: Tls,
     pub guard: Guard,

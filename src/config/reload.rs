@@ -225,13 +225,23 @@ fn keep_started(config: &mut Config, running: &Config) -> Vec<String> {
     let changed = all.into_iter().filter(differs).cloned().collect();
     config.environment = running.environment;
     config.https = match (config.https.take(), &running.https) {
-        (Some((_, mut tls)), Some((policy, started))) => {
-            tls.min_version = started.min_version;
-            Some((policy.clone(), tls))
+        (Some((mut policy, mut tls)), Some((started, started_tls))) => {
+            policy.address = started.address;
+            tls.min_version = started_tls.min_version;
+            Some((policy, tls))
         }
         (_, started) => started.clone(),
     };
-    config.http = running.http.clone();
+    config.http = match (config.http.take(), &running.http) {
+        (Some(mut http), Some(started)) => {
+            http.listener.address = started.listener.address;
+            if http.redirect_to_port.is_some() != started.redirect_to_port.is_some() {
+                http.redirect_to_port = started.redirect_to_port;
+            }
+            Some(http)
+        }
+        (_, started) => started.clone(),
+    };
     config.admin = running.admin;
     config.log = running.log.clone();
     config.threads = running.threads;

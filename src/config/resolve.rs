@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::env::Env;
 use super::problem::Problem;
-use super::source::Merged;
+use super::source::{DEFAULTS_NAME, Merged};
 use super::tree::{Node, Value};
 use super::{Config, Environment, check, raw, reload, schema};
 
@@ -45,7 +45,7 @@ impl Report<'_> {
             return;
         }
         self.problems.push(Problem {
-            place: self.tree.place_of(key),
+            place: self.tree.place_of(key, DEFAULTS_NAME),
             key: key.to_owned(),
             message: message.into(),
             hint: hint.into(),
@@ -87,6 +87,7 @@ impl Report<'_> {
         if found.is_none() {
             let hint = match check::nearest(name, among.keys().map(String::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
+                None if among.is_empty() => "there is none at all".into(),
                 None => format!(
                     "there is {}",
                     check::quoted(among.keys().map(String::as_str))

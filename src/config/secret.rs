@@ -50,7 +50,7 @@ fn locate(raw: &raw::SecretSource, env: &Env) -> Result<Option<Found>, String> {
         let path = PathBuf::from(file);
         if path.exists() || !(raw.optional || raw.danger_secret.is_some()) {
             return Ok(Some(Found {
-                text: read(&path)?,
+                text: read(&path).map_err(|e| unless_set(raw, &e))?,
                 source: format!("file {file}"),
                 file: Some(path),
             }));
@@ -61,6 +61,14 @@ fn locate(raw: &raw::SecretSource, env: &Env) -> Result<Option<Found>, String> {
         file: None,
         source: "danger_secret".into(),
     }))
+}
+
+/// The variable comes first, so an operator must hear that it was looked for.
+fn unless_set(raw: &raw::SecretSource, why: &str) -> String {
+    match &raw.env {
+        Some(name) => format!("no secret: variable {name} is not set, and {why}"),
+        None => why.to_owned(),
+    }
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -13,6 +13,8 @@ use super::{Config, check, resolve, schema};
 
 /// Every key and its default; also the documentation of the file format.
 pub const DEFAULTS: &str = include_str!("default.toml");
+/// How messages call it.
+pub(super) const DEFAULTS_NAME: &str = "(built in) default.toml";
 /// What `serve` uses when it is given no file, with what that file includes.
 const BUILT_IN: [(&str, &str); 2] = [
     ("dev.toml", include_str!("../../config/dev.toml")),
@@ -82,7 +84,7 @@ impl ConfigSource {
 
     /// `defaults ← includes ← file`.
     fn merge(&self, problems: &mut Vec<Problem>) -> Merged {
-        let mut tree = Node::parse(&Arc::from("default.toml"), DEFAULTS, problems);
+        let mut tree = Node::parse(&Arc::from(DEFAULTS_NAME), DEFAULTS, problems);
         let mut files = Vec::new();
         let (name, kind) = match &self.path {
             Some(path) => (path.clone(), Kind::OnDisk),
@@ -93,7 +95,7 @@ impl ConfigSource {
             files: &mut files,
             problems,
         };
-        if let Some(layer) = reader.read(&name, 0) {
+        if let Some(layer) = reader.read(&name, Place::Nowhere, 0) {
             tree.overlay(layer);
         }
         Merged {
@@ -106,7 +108,7 @@ impl ConfigSource {
 
 /// `default.toml` alone.
 pub(super) fn defaults() -> Node {
-    Node::parse(&Arc::from("default.toml"), DEFAULTS, &mut Vec::new())
+    Node::parse(&Arc::from(DEFAULTS_NAME), DEFAULTS, &mut Vec::new())
 }
 
 /// Whether files are on disk or in the program.
@@ -124,11 +126,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// A file with its includes laid under it.
-    fn read(&mut self, path: &Path, depth: usize) -> Option<Node> {
+    fn read(&mut self, path: &Path, named_at: Place, depth: usize) -> Option<Node> {
         let text = match self.text(path) {
             Ok(text) => text,
             Err(message) => {
-                self.say(Place::Nowhere, message);
+                self.say(named_at, message);
                 return None;
             }
         };
@@ -145,7 +147,7 @@ impl Reader<'_> {
             }
             let Some(name) = include.text() else { continue };
             let path = path.parent().unwrap_or(Path::new("")).join(name);
-            let Some(layer) = self.read(&path, depth + 1) else {
+            let Some(layer) = self.read(&path, include.place.clone(), depth + 1) else {
                 continue;
             };
             match &mut merged {

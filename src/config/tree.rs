@@ -106,8 +106,11 @@ impl Node {
         })
     }
 
-    /// Where the value under `path` is written, or what is nearest above it.
-    pub(super) fn place_of(&self, path: &str) -> Place {
+    /// Where the value under `path` is written, or what is nearest above it. What came from `base`
+    /// is nothing that an operator wrote, so that counts as above, too.
+    pub(super) fn place_of(&self, path: &str, base: &str) -> Place {
+        let is_written = |p: &Place| !matches!(p, Place::File { file, .. } if **file == *base);
+        let mut place = self.place.clone();
         let mut node = self;
         for step in steps(path) {
             let next = match (&node.value, step) {
@@ -115,12 +118,13 @@ impl Node {
                 (Value::List(list), Step::Index(i)) => list.get(i),
                 (_, _) => None,
             };
-            match next {
-                Some(next) => node = next,
-                None => break,
+            let Some(next) = next else { break };
+            node = next;
+            if is_written(&node.place) {
+                place = node.place.clone();
             }
         }
-        node.place.clone()
+        place
     }
 
     /// Lays `over` over this: tables are merged, everything else is replaced.

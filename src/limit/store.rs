@@ -26,7 +26,7 @@ use super::key::Key;
 use super::{Decision, Quota};
 use crate::kernel::clock::Clock;
 
-/// A class that nobody asked for this long is forgotten, with all its keys.
+/// A class that nobody used for this long and its window is forgotten, with all its keys.
 const CLASS_IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// All limits of this process, by class name and quota.
@@ -91,7 +91,7 @@ impl Limiter {
         }
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let classes = self.classes.load();
-        let used = |class: &&Arc<Class>| !class.table.is_idle(now);
+        let used = |class: &&Arc<Class>| !class.is_idle(now);
         let kept: Vec<_> = classes.iter().filter(used).cloned().collect();
         if kept.len() < classes.len() {
             self.classes.store(Arc::new(kept));
@@ -185,6 +185,11 @@ impl Class {
         }
     }
 
+    fn is_idle(&self, now: Instant) -> bool {
+        let window = Duration::from_secs(u64::from(self.quota.window_s.get()));
+        self.table.unused(now) > CLASS_IDLE + window
+    }
+
     /// The time in which one request is earned.
     fn each(&self) -> Duration {
         rate(self.quota).replenish_interval()
@@ -252,12 +257,11 @@ impl Table {
         Key::Overflow(slot)
     }
 
-    fn is_idle(&self, now: Instant) -> bool {
+    fn unused(&self, now: Instant) -> Duration {
         let used = self.last_used_ms.load(Ordering::Relaxed);
         let used = Duration::from_millis(u64::try_from(used).unwrap_or(u64::MAX));
         now.saturating_duration_since(self.time.started)
             .saturating_sub(used)
-            > CLASS_IDLE
     }
 
     fn len(&self) -> usize {

@@ -5,6 +5,7 @@
 //! without saying so, does not build.
 
 mod encoding;
+mod field;
 mod pattern;
 mod spec;
 mod template;
@@ -24,9 +25,6 @@ use crate::webhook::pointer::Pointer;
 
 /// Furthest a timestamp may lie from our clock in either direction.
 const TOLERANCE_S_MAX: u32 = 24 * 3600;
-const SECRET_BYTES_MIN: usize = 16;
-/// No configuration may go below this.
-const SECRET_BYTES_FLOOR: usize = 8;
 
 /// How a provider signs.
 #[derive(Clone, Debug)]
@@ -132,18 +130,18 @@ impl Scheme {
     /// # Errors
     /// All problems at once, each with its key.
     pub fn build(spec: &SchemeSpec) -> Result<Self, Vec<SchemeError>> {
-        let mut errors = Errors::default();
-        let header = errors.take(header_name("header", &spec.header));
-        let split = errors.take(split_byte(spec.split.as_deref()));
-        let items = errors.take(patterns(&spec.items));
-        let alg = errors.take(algorithm(spec.alg.as_deref()));
-        let encoding = errors.take(encoding(spec.encoding.as_deref(), alg));
-        let key = errors.take(key_form(spec.key.as_deref()));
+        let mut errors = field::Errors::default();
+        let header = errors.take(field::header_name("header", &spec.header));
+        let split = errors.take(field::split_byte(spec.split.as_deref()));
+        let items = errors.take(field::patterns(&spec.items));
+        let alg = errors.take(field::algorithm(spec.alg.as_deref()));
+        let encoding = errors.take(field::encoding(spec.encoding.as_deref(), alg));
+        let key = errors.take(field::key_form(spec.key.as_deref()));
         let signed = errors.take(template::parse(spec.signed.as_deref().unwrap_or_default()));
-        let ts = errors.take(spec.ts.as_ref().map(ts_rule).transpose());
-        let id = errors.take(spec.id.as_deref().map(id_source).transpose());
-        let on_replay = errors.take(on_replay(spec.replay.as_deref(), spec.ts.is_some()));
-        let least = errors.take(secret_bytes_min(spec.secret_bytes_min));
+        let ts = errors.take(spec.ts.as_ref().map(field::ts_rule).transpose());
+        let id = errors.take(spec.id.as_deref().map(field::id_source).transpose());
+        let on_replay = errors.take(field::on_replay(spec.replay.as_deref(), spec.ts.is_some()));
+        let least = errors.take(field::secret_bytes_min(spec.secret_bytes_min));
         let (Some(header), Some(split), Some(items), Some(alg), Some(encoding)) =
             (header, split, items, alg, encoding)
         else {
@@ -329,186 +327,8 @@ impl IdFrom {
     }
 }
 
-/// Collects what is wrong and goes on, so that an operator sees everything at once.
-#[derive(Default)]
-struct Errors(Vec<SchemeError>);
-
-impl Errors {
-    fn take<T>(&mut self, result: Result<T, SchemeError>) -> Option<T> {
-        result.map_err(|error| self.0.push(error)).ok()
-    }
-}
-
-fn header_name(key: &'static str, text: &str) -> Result<HeaderName, SchemeError> {
-    text.parse().map_err(|_| {
-        SchemeError::new(
-            key,
-            format!("`{text}` is not a header name"),
-            "e.g. X-Signature",
-        )
-    })
-}
-
-fn split_byte(text: Option<&str>) -> Result<Option<u8>, SchemeError> {
-    match text {
-        None => Ok(None),
-        Some(" ") => Ok(Some(b' ')),
-        Some(",") => Ok(Some(b',')),
-        Some(";") => Ok(Some(b';')),
-        Some(other) => Err(SchemeError::new(
-            "split",
-            format!("`{other}` does not separate items"),
-            "use \" \", \",\" or \";\"",
-        )),
-    }
-}
-
-fn patterns(texts: &[String]) -> Result<Vec<Pattern>, SchemeError> {
-    if texts.is_empty() {
-        return Ok(vec![Pattern::whole()]);
-    }
-    texts.iter().map(|text| Pattern::parse(text)).collect()
-}
-
-fn algorithm(text: Option<&str>) -> Result<Alg, SchemeError> {
-    match text.unwrap_or("hmac-sha256") {
-        "hmac-sha256" => Ok(Alg::HmacSha256),
-        "hmac-sha512" => Ok(Alg::HmacSha512),
-        "hmac-sha1" => Ok(Alg::HmacSha1),
-        "equal" => Ok(Alg::Equal),
-        other => Err(SchemeError::new(
-            "alg",
-            format!("`{other}` is not known"),
-            "use hmac-sha256, hmac-sha512, hmac-sha1 or equal",
-        )),
-    }
-}
-
-fn encoding(text: Option<&str>, alg: Option<Alg>) -> Result<Encoding, SchemeError> {
-    let default = if alg == Some(Alg::Equal) {
-        "text"
-    } else {
-        "hex"
-    };
-    match text.unwrap_or(default) {
-        "hex" => Ok(Encoding::HexLower),
-        "HEX" => Ok(Encoding::HexUpper),
-        "base64" => Ok(Encoding::Base64),
-        "base64url" => Ok(Encoding::Base64Url),
-        "text" => Ok(Encoding::Text),
-        other => Err(SchemeError::new(
-            "encoding",
-            format!("`{other}` is not known"),
-            "use hex, HEX, base64, base64url or (with equal) text",
-        )),
-    }
-}
-
-fn key_form(text: Option<&str>) -> Result<KeyForm, SchemeError> {
-    match text.unwrap_or("utf8") {
-        "utf8" => Ok(KeyForm::Utf8),
-        "hex" => Ok(KeyForm::Hex),
-        "base64" => Ok(KeyForm::Base64),
-        "whsec" => Ok(KeyForm::Whsec),
-        other => Err(SchemeError::new(
-            "key",
-            format!("`{other}` is not known"),
-            "use utf8, hex, base64 or whsec",
-        )),
-    }
-}
-
-fn ts_rule(spec: &TsSpec) -> Result<TsRule, SchemeError> {
-    let unit = match spec.unit.as_str() {
-        "s" => Unit::Seconds,
-        "ms" => Unit::Milliseconds,
-        "auto" => Unit::Auto,
-        "rfc3339" => Unit::Rfc3339,
-        other => {
-            let problem = format!("`{other}` is not known");
-            return Err(SchemeError::new(
-                "ts.unit",
-                problem,
-                "use s, ms, auto or rfc3339",
-            ));
-        }
-    };
-    let from = match source("ts.from", &spec.from) {
-        _ if spec.from == "match" => TsFrom::Item,
-        Ok(Source::Header(name)) => TsFrom::Header(name),
-        Ok(Source::Json(pointer)) => TsFrom::Json(pointer),
-        Err(error) => return Err(error),
-    };
-    Ok(TsRule {
-        from,
-        unit,
-        past_s: spec.past_s,
-        future_s: spec.future_s,
-    })
-}
-
-fn id_source(text: &str) -> Result<IdFrom, SchemeError> {
-    Ok(match source("id", text)? {
-        Source::Header(name) => IdFrom::UnsignedHeader(name),
-        Source::Json(pointer) => IdFrom::UnsignedJson(pointer),
-    })
-}
-
-enum Source {
-    Header(HeaderName),
-    Json(Pointer),
-}
-
-fn source(key: &'static str, text: &str) -> Result<Source, SchemeError> {
-    if let Some(name) = text.strip_prefix("header:") {
-        return header_name(key, name).map(Source::Header);
-    }
-    let pointer = text.strip_prefix("json:").and_then(Pointer::parse);
-    pointer.map(Source::Json).ok_or_else(|| {
-        SchemeError::new(
-            key,
-            format!("`{text}` is no source"),
-            "use header:NAME or json:/pointer",
-        )
-    })
-}
-
-fn on_replay(text: Option<&str>, has_ts: bool) -> Result<OnReplay, SchemeError> {
-    match (text, has_ts) {
-        (None | Some("reject"), true) => Ok(OnReplay::Reject),
-        (None, false) | (Some("ack"), _) => Ok(OnReplay::Ack),
-        // Without a timestamp an honest retry is the same bytes again, and a 401 would make some
-        // providers switch the endpoint off.
-        (Some("reject"), false) => Err(SchemeError::new(
-            "replay",
-            "`reject` needs a scheme with a timestamp",
-            "use ack",
-        )),
-        (Some(other), _) => Err(SchemeError::new(
-            "replay",
-            format!("`{other}` is not known"),
-            "use reject or ack",
-        )),
-    }
-}
-
-fn secret_bytes_min(bytes: Option<u32>) -> Result<usize, SchemeError> {
-    let least = bytes.map_or(SECRET_BYTES_MIN, |b| {
-        usize::try_from(b).unwrap_or(usize::MAX)
-    });
-    if least < SECRET_BYTES_FLOOR {
-        let problem = format!("{least} is too short for any secret");
-        return Err(SchemeError::new(
-            "secret_bytes_min",
-            problem,
-            "use 16 or more",
-        ));
-    }
-    Ok(least)
-}
-
-/// Output bytes of an algorithm's MAC.
 impl Alg {
+    /// Bytes of a MAC, or of a token's digest.
     pub(super) fn output_len(self) -> usize {
         use sha2::digest::OutputSizeUser;
         match self {
@@ -518,3 +338,6 @@ impl Alg {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

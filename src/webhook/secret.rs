@@ -38,7 +38,7 @@ impl ActiveSecret {
         let key = key_bytes(secret, scheme)?;
         Ok(Self {
             name: name.into(),
-            key: MacKey::new(scheme.alg, key.expose()),
+            key: MacKey::new(scheme.alg, key.expose())?,
             secret: key,
             not_before: None,
             not_after: None,
@@ -71,7 +71,7 @@ impl ActiveSecret {
         self.key.mac(pieces)
     }
 
-    /// What an `equal` signature is compared with: a digest, so that lengths do not show.
+    /// The token that an `equal` scheme sends; for `sign` only.
     pub(super) fn token(&self) -> &Secret {
         &self.secret
     }
@@ -98,13 +98,13 @@ enum MacKey {
 }
 
 impl MacKey {
-    fn new(alg: Alg, key: &[u8]) -> Self {
-        match alg {
-            Alg::HmacSha256 => Self::Sha256(keyed(key)),
-            Alg::HmacSha512 => Self::Sha512(keyed(key)),
-            Alg::HmacSha1 => Self::Sha1(keyed(key)),
+    fn new(alg: Alg, key: &[u8]) -> Result<Self, SchemeError> {
+        Ok(match alg {
+            Alg::HmacSha256 => Self::Sha256(keyed(key)?),
+            Alg::HmacSha512 => Self::Sha512(keyed(key)?),
+            Alg::HmacSha1 => Self::Sha1(keyed(key)?),
             Alg::Equal => Self::Token(Sha256::digest(key).into()),
-        }
+        })
     }
 
     fn mac<T: AsRef<[u8]>>(&self, pieces: &[T]) -> Vec<u8> {
@@ -117,9 +117,9 @@ impl MacKey {
     }
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-fn keyed<M: KeyInit>(key: &[u8]) -> M {
-    M::new_from_slice(key).expect("HMAC takes a key of any length")
+fn keyed<M: KeyInit>(key: &[u8]) -> Result<M, SchemeError> {
+    let error = |_| SchemeError::new("secrets", "a secret is no key", "use 32 random bytes");
+    M::new_from_slice(key).map_err(error)
 }
 
 fn run<M: Mac, T: AsRef<[u8]>>(mut state: M, pieces: &[T]) -> Vec<u8> {

@@ -362,3 +362,6 @@ fn is_portable(id: &str) -> bool {
 fn harmless(id: Option<String>) -> Option<String> {
     id.filter(|id| is_portable(id))
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,10 @@ pub struct Listeners {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Whether it is opened at all.
+    #[schemars(extend("x-reload" = "restart"))]
     pub enabled: bool,
     /// `address:port`; IPv6 in brackets.
+    #[schemars(extend("x-reload" = "restart"))]
     pub address: String,
     /// Networks (CIDR) whose connections must start with a PROXY protocol header (v1 or v2).
     /// Everybody else must not send one.
@@ -59,13 +61,16 @@ pub struct Listener {
 #[serde(deny_unknown_fields)]
 pub struct PlainListener {
     /// Whether it is opened at all.
+    #[schemars(extend("x-reload" = "restart"))]
     pub enabled: bool,
     /// `address:port`; IPv6 in brackets.
+    #[schemars(extend("x-reload" = "restart"))]
     pub address: String,
     /// Port named in the redirect to https: the one that clients see.
     #[schemars(range(min = 1))]
     pub redirect_to_port: u16,
     /// Serves the routes in clear instead of redirecting. Development only.
+    #[schemars(extend("x-reload" = "restart"))]
     pub danger_serve_in_clear: bool,
     /// As for https.
     pub proxy_protocol_from: Vec<String>,
@@ -88,6 +93,7 @@ pub struct PlainListener {
 #[serde(deny_unknown_fields)]
 pub struct AdminListener {
     /// `address:port`; keep it away from the public network: nobody is asked who they are.
+    #[schemars(extend("x-reload" = "restart"))]
     pub address: String,
 }
 
@@ -208,10 +214,12 @@ pub struct Telemetry {
 pub struct Redis {
     /// Host name; blank = none.
     pub host: String,
+    /// Port.
     #[schemars(range(min = 1))]
     pub port: u16,
     /// Database number.
     pub db: u32,
+    /// Whether the connection is encrypted.
     pub tls: bool,
     pub password: SecretSource,
 }

@@ -9,8 +9,10 @@ use serde::Deserialize;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
+    /// Requests per window.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub requests: u32,
+    /// Length of the window.
     #[schemars(range(min = 1, max = 86_400))]
     pub window_s: u32,
 }
@@ -19,8 +21,10 @@ pub struct Quota {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Class {
+    /// Requests per window.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub requests: u32,
+    /// Length of the window.
     #[schemars(range(min = 1, max = 86_400))]
     pub window_s: u32,
     /// Whose requests are counted together.
@@ -67,8 +71,10 @@ pub struct Upstream {
 pub struct Health {
     /// Path asked with GET; 2xx is healthy.
     pub path: String,
+    /// Time between two checks.
     #[schemars(range(min = 100, max = 600_000))]
     pub interval_ms: u64,
+    /// Longest wait for an answer.
     #[schemars(range(min = 10, max = 60_000))]
     pub timeout_ms: u64,
     /// Successes in a row that bring an endpoint back.
@@ -86,6 +92,7 @@ pub struct Breaker {
     /// Failures within the window that open it.
     #[schemars(range(min = 1, max = 100_000))]
     pub failures: u32,
+    /// Length of the window.
     #[schemars(range(min = 1, max = 86_400))]
     pub window_s: u32,
     /// Time until one probe is let through.
@@ -100,8 +107,10 @@ pub struct Retry {
     /// Attempts in all, the first included; 1 = no retries.
     #[schemars(range(min = 1, max = 10))]
     pub attempts_max: u32,
+    /// Longest pause before the first retry; it doubles, and the pause is a random part of it.
     #[schemars(range(min = 1, max = 60_000))]
     pub backoff_base_ms: u64,
+    /// Longest pause at all.
     #[schemars(range(min = 1, max = 60_000))]
     pub backoff_cap_ms: u64,
     /// Retries per hundred requests, over ten seconds.

@@ -166,9 +166,9 @@ fn per_ip(key: &str, per_ip: u64, all: u64, report: &mut Report<'_>) {
 }
 
 pub(super) fn guard(raw: &raw::Guard, report: &mut Report<'_>) -> Option<guard::Policy> {
-    let hops = networks("guard.trusted_hops", &raw.trusted_hops, report)?;
-    for (i, hop) in hops.iter().enumerate() {
-        if hop.prefix_len() == 0 {
+    let hops = networks("guard.trusted_hops", &raw.trusted_hops, report);
+    for (i, text) in raw.trusted_hops.iter().enumerate() {
+        if text.parse::<IpNet>().is_ok_and(|hop| hop.prefix_len() == 0) {
             report.error(
                 &format!("guard.trusted_hops[{i}]"),
                 "believes everybody: any client could name any address as its own",
@@ -180,7 +180,7 @@ pub(super) fn guard(raw: &raw::Guard, report: &mut Report<'_>) -> Option<guard::
         target_bytes_max: size(raw.target_bytes_max),
         header_bytes_max: size(raw.header_bytes_max),
         header_count_max: size(raw.header_count_max),
-        trusted_hops: hops,
+        trusted_hops: hops?,
     })
 }
 

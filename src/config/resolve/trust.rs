@@ -1,5 +1,6 @@
 //! Resolves who is believed: secrets, token issuers, webhook schemes and endpoints.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Report;
@@ -14,13 +15,11 @@ use crate::{auth, webhook};
 const ASSERTION_SECRET_CHARS_MIN: usize = 32;
 
 pub(super) fn issuers(file: &raw::File, report: &mut Report<'_>) -> Vec<auth::Issuer> {
-    let mut found: Vec<auth::Issuer> = Vec::new();
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
     for (name, raw) in &file.issuers {
         let key = format!("issuers.{name}");
-        if found
-            .iter()
-            .any(|i| i.issuer == raw.issuer && i.audience == raw.audience)
-        {
+        if !seen.insert((&raw.issuer, &raw.audience)) {
             let message = format!(
                 "another issuer is `{}` for this audience already",
                 raw.issuer
@@ -224,17 +223,18 @@ pub(super) fn endpoint(
         "scheme",
     )?;
     let scheme = match Scheme::build(&spec(declared, raw.public_url.as_deref())) {
-        Ok(scheme) => scheme,
+        Ok(scheme) => Some(scheme),
         Err(errors) => {
             // Everything else about the scheme is said once, by `schemes`.
             for e in errors.into_iter().filter(|e| e.key == "public_url") {
                 report.error(&format!("{key}.public_url"), e.problem, e.hint);
             }
-            return None;
+            None
         }
     };
     let least = usize::try_from(declared.secret_bytes_min).unwrap_or(usize::MAX);
-    let secrets = secrets(&key, raw, &scheme, least, env, report);
+    let secrets = secrets(&key, raw, scheme.as_ref(), least, env, report);
+    let scheme = scheme?;
     Some(webhook::Endpoint {
         name: Arc::from(name),
         provider: Arc::from(raw.provider.as_ref().unwrap_or(&raw.scheme).as_str()),
@@ -252,16 +252,17 @@ pub(super) fn endpoint(
 fn secrets(
     key: &str,
     raw: &raw::Endpoint,
-    scheme: &Scheme,
+    scheme: Option<&Scheme>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
 ) -> Vec<webhook::ActiveSecret> {
     let before = report.problems.len();
-    let mut active: Vec<webhook::ActiveSecret> = Vec::new();
+    let mut active = Vec::new();
+    let mut names = BTreeSet::new();
     for (i, raw) in raw.secrets.iter().enumerate() {
         let key = format!("{key}.secrets[{i}]");
-        if active.iter().any(|a| **a.name() == *raw.name) {
+        if !names.insert(&raw.name) {
             report.error(
                 &key,
                 format!("another secret is called `{}` already", raw.name),
@@ -270,7 +271,7 @@ fn secrets(
         }
         active.extend(secret(&key, raw, scheme, least, env, report));
     }
-    if active.is_empty() && report.problems.len() == before {
+    if active.is_empty() && scheme.is_some() && report.problems.len() == before {
         report.error(
             &format!("{key}.secrets"),
             "no secret is there, so nothing could be verified",
@@ -283,7 +284,7 @@ fn secrets(
 fn secret(
     key: &str,
     raw: &raw::WebhookSecret,
-    scheme: &Scheme,
+    scheme: Option<&Scheme>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -306,7 +307,7 @@ fn secret(
     let found = find(key, &raw.source(), env, report)?;
     // Characters and not bytes, so that 16 umlauts are not taken for 32 letters.
     report.take(key, long_enough(&found, least), GENERATE)?;
-    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), scheme) {
+    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), scheme?) {
         Ok(secret) => Some(secret.within(not_before, not_after)),
         Err(e) => {
             report.error(key, format!("{}: {}", found.source, e.problem), e.hint);

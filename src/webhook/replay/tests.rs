@@ -186,6 +186,17 @@ fn a_lost_task_frees_its_message_when_the_lease_ends() {
 }
 
 #[test]
+fn what_is_not_swept_yet_does_not_count_either() {
+    let store = store(1000);
+    for bytes in 0..200 {
+        fresh(&store, &message(bytes, None), NOW).commit(NOW);
+    }
+    for bytes in (0..200).rev() {
+        fresh(&store, &message(bytes, None), EXPIRES).commit(EXPIRES);
+    }
+}
+
+#[test]
 fn a_late_success_still_counts() {
     let (store, first) = (store(10), message(1, None));
     let late = fresh(&store, &first, NOW);

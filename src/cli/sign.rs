@@ -1,0 +1,175 @@
+//! `sign` and `send`: a webhook as its provider would sign it, with the endpoint's own secret. For
+//! trying a deployment out; whoever can run it has the secret anyway.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::client::Client;
+use super::{Failure, Output};
+use crate::config::{Config, ConfigSource};
+use crate::kernel::clock::Clock;
+use crate::plan::Then;
+use crate::webhook;
+use crate::webhook::sign::{Unsigned, sign as make};
+
+/// As much as any endpoint could take.
+const BODY_BYTES_MAX: u64 = 67_108_864;
+
+#[derive(clap::Args)]
+pub(super) struct SignArgs {
+    #[command(flatten)]
+    event: Event,
+    /// Where the edge is, for the printed command.
+    #[arg(long, value_name = "URL")]
+    base: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct SendArgs {
+    #[command(flatten)]
+    event: Event,
+    /// Where the edge is, e.g. https://localhost:8443.
+    #[arg(long, value_name = "URL")]
+    base: String,
+    /// Trust this certificate authority (PEM) and no other, e.g. certs/dev/ca.pem.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Event {
+    /// Name of the webhook endpoint, e.g. billing.
+    #[arg(long, value_name = "NAME")]
+    endpoint: String,
+    /// File with the exact body, or `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+    /// Event id, for schemes that sign one in a header.
+    #[arg(long, default_value = "evt_maitred_sign")]
+    id: String,
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+pub(super) fn sign(
+    args: &SignArgs,
+    source: &ConfigSource,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
+    let config = source.load()?;
+    let body = read(&args.event.body)?;
+    let headers = headers(&config, &args.event, &body)?;
+    let base = args.base.clone().unwrap_or_else(|| base(&config));
+    output.line(&format!("curl -sS {} \\", quote(&url(&base, &args.event))))?;
+    output.line("  -H 'content-type: application/json' \\")?;
+    for (name, value) in &headers {
+        let value = value.to_str().unwrap_or_default();
+        output.line(&format!("  -H {} \\", quote(&format!("{name}: {value}"))))?;
+    }
+    let file = args.event.body.display().to_string();
+    output.line(&format!("  --data-binary {}", quote(&format!("@{file}"))))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn send(
+    args: &SendArgs,
+    source: &ConfigSource,
+    output: &mut Output,
+) -> Result<ExitCode, Failure> {
+    let config = source.load()?;
+    let body = read(&args.event.body)?;
+    let headers = headers(&config, &args.event, &body)?;
+    let client = Client::new(args.ca.as_deref()).map_err(Failure::Usage)?;
+    let answer = client
+        .post(&url(&args.base, &args.event), &headers, Bytes::from(body))
+        .map_err(Failure::No)?;
+    output.line(&format!(
+        "{} {}",
+        answer.status,
+        String::from_utf8_lossy(&answer.body)
+    ))?;
+    match answer.status.is_success() {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failure::No(format!(
+            "{} was not accepted",
+            args.event.endpoint
+        ))),
+    }
+}
+
+fn headers(config: &Config, event: &Event, body: &[u8]) -> Result<Headers, Failure> {
+    let endpoint = endpoint(config, &event.endpoint)?;
+    let now = Clock::system().unix();
+    let secret = endpoint
+        .secrets
+        .iter()
+        .find(|s| s.is_active(now))
+        .ok_or_else(|| {
+            Failure::Usage(format!("no secret of `{}` is active now", event.endpoint))
+        })?;
+    let unsigned = Unsigned {
+        method: "POST",
+        query: "",
+        event_id: &event.id,
+        body,
+    };
+    make(&endpoint.scheme, secret, &unsigned, now).map_err(|refusal| {
+        Failure::Usage(format!(
+            "this scheme signs what is not here: {}",
+            refusal.hint()
+        ))
+    })
+}
+
+fn endpoint(config: &Config, name: &str) -> Result<Arc<webhook::Endpoint>, Failure> {
+    let all = config
+        .routes
+        .iter()
+        .filter_map(|route| match &route.plan.then {
+            Then::Ingest(endpoint) => Some(endpoint),
+            Then::Forward { .. } | Then::Subscribe(_) | Then::Reply(_) => None,
+        });
+    let names: Vec<_> = all.clone().map(|e| e.name.to_string()).collect();
+    all.into_iter()
+        .find(|e| *e.name == *name)
+        .cloned()
+        .ok_or_else(|| {
+            Failure::Usage(format!(
+                "there is no endpoint `{name}`; there is {}",
+                names.join(", ")
+            ))
+        })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let outcome = match path == Path::new("-") {
+        true => std::io::stdin().take(BODY_BYTES_MAX).read_to_end(&mut body),
+        false => {
+            std::fs::File::open(path).and_then(|f| f.take(BODY_BYTES_MAX).read_to_end(&mut body))
+        }
+    };
+    outcome.map_err(|e| Failure::Usage(format!("cannot read {}: {e}", path.display())))?;
+    Ok(body)
+}
+
+fn base(config: &Config) -> String {
+    match &config.https {
+        Some((listener, _)) => format!("https://localhost:{}", listener.address.port()),
+        None => "https://localhost".into(),
+    }
+}
+
+fn url(base: &str, event: &Event) -> String {
+    format!("{}/webhooks/{}", base.trim_end_matches('/'), event.endpoint)
+}
+
+/// For a POSIX shell.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
