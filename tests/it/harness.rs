@@ -6,7 +6,9 @@ pub mod client;
 pub mod edge;
 pub mod h2c;
 pub mod keys;
+pub mod load;
 pub mod origin;
+pub mod stream;
 
 use std::future::Future;
 use std::time::Duration;

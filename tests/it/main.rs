@@ -10,3 +10,5 @@
 mod harness;
 
 mod plain;
+mod streams;
+mod streams_end;
