@@ -8,7 +8,9 @@ pub mod frames;
 pub mod h2c;
 pub mod hook;
 pub mod keys;
+pub mod load;
 pub mod origin;
+pub mod stream;
 
 use std::future::Future;
 use std::time::Duration;

@@ -18,4 +18,6 @@
 mod harness;
 
 mod plain;
+mod streams;
+mod streams_end;
 mod webhooks;
