@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod edge;
+pub mod either;
 pub mod h2c;
 pub mod keys;
 pub mod origin;
