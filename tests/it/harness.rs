@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod edge;
+pub mod either;
 pub mod frames;
 pub mod h2c;
 pub mod hook;

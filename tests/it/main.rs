@@ -20,4 +20,5 @@ mod harness;
 mod plain;
 mod streams;
 mod streams_end;
+mod upstream;
 mod webhooks;
