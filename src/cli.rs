@@ -32,8 +32,8 @@ const EXIT_NO: u8 = 1;
 #[derive(Parser)]
 #[command(name = "maitred", version, about, disable_help_subcommand = true)]
 struct Args {
-    /// Configuration file; without one (and without MAITRED_CONFIG) the development configuration
-    /// that is built in.
+    /// Configuration file; else the one that MAITRED_CONFIG names, else ./maitred.toml, else the
+    /// development configuration that is built in.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -87,9 +87,11 @@ pub fn run(
         Ok(args) => args,
         Err(e) => return usage(&e, output),
     };
-    let path = args
+    let here = || Some(PathBuf::from("maitred.toml")).filter(|p| p.exists());
+    let named = args
         .config
         .or_else(|| env.get("MAITRED_CONFIG").map(PathBuf::from));
+    let path = named.or_else(here);
     let source = ConfigSource { path, env };
     let command = args
         .command

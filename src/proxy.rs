@@ -70,6 +70,20 @@ impl Edge {
         }
     }
 
+    /// How long the connection may wait for its next request; not at all on the way out.
+    fn keep_alive(&self, session: &mut Session, ctx: &Ctx) {
+        let config = &ctx.live.config;
+        let policy = match self.scheme() {
+            Scheme::Https => config.https.as_ref().map(|(policy, _)| policy),
+            Scheme::Http => config.http.as_ref().map(|http| &http.listener),
+        };
+        if !self.shared.drain.may_keep_alive() {
+            session.set_keepalive(None);
+        } else if let (Some(policy), true) = (policy, session.get_keepalive().is_some()) {
+            session.set_keepalive(Some(policy.keepalive_timeout_ms.div_ceil(1000)));
+        }
+    }
+
     /// Facts, checks, lane. `Ok(false)` sends the request on to the upstream phases.
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let served = match self.admit(session, ctx).await {
@@ -207,9 +221,7 @@ impl ProxyHttp for Edge {
         if let Some(id) = given.and_then(RequestId::parse) {
             ctx.request_id = id;
         }
-        if !self.shared.drain.may_keep_alive() {
-            session.set_keepalive(None);
-        }
+        self.keep_alive(session, ctx);
         Ok(())
     }
 
@@ -355,6 +367,8 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        // Asked again: the way out may have begun while the upstream was at work.
+        self.keep_alive(session, ctx);
         cached::explain(&self.shared, session, response, ctx);
         reply::decorate(response, session, ctx);
         Ok(())

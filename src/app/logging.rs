@@ -6,10 +6,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-/// What these crates say below a warning is noise, or says again what the access line says.
-const QUIET: [&str; 4] = [
+/// What these crates say is said again by the access line, or is noise that scanners make.
+const QUIET: [&str; 5] = [
     "pingora_core=warn",
-    "pingora_proxy=warn",
+    "pingora_core::apps=off",
+    "pingora_proxy=off",
     "h2=warn",
     "sqlx=warn",
 ];

@@ -119,14 +119,19 @@ pub fn refusal(error: &Error, body_pending: bool) -> Option<Reject> {
         ErrorSource::Downstream if timed_out => {
             Some(Reject::new(Code::RequestTimeout, "body_time", why))
         }
-        ErrorSource::Downstream => match error.etype() {
-            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => None,
-            _ => Some(Reject::new(Code::BadRequest, "request", why)),
-        },
+        ErrorSource::Downstream if is_gone(error.etype()) => None,
+        ErrorSource::Downstream => Some(Reject::new(Code::BadRequest, "request", why)),
         ErrorSource::Internal | ErrorSource::Unset => {
             Some(Reject::new(Code::Internal, "internal", why))
         }
     }
+}
+
+fn is_gone(kind: &ErrorType) -> bool {
+    matches!(
+        kind,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
+    )
 }
 
 #[cfg(test)]
