@@ -10,5 +10,6 @@
 mod harness;
 
 mod plain;
+mod reload;
 mod streams;
 mod streams_end;
