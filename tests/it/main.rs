@@ -11,5 +11,7 @@ mod harness;
 
 mod plain;
 mod reload;
+mod signals;
 mod streams;
 mod streams_end;
+mod upgrade;
