@@ -245,9 +245,9 @@ mod tests {
         let stop = state.stop();
         state.advance(Phase::Announcing, Cause::Terminate);
         assert!(!state.is_ready() && !state.may_keep_alive());
-        assert!(!*stop.borrow() && stop.has_changed() == Ok(false));
+        assert!(!*stop.borrow() && stop.has_changed().is_ok_and(|new| !new));
         state.advance(Phase::Draining, Cause::Terminate);
-        assert!(*stop.borrow() && stop.has_changed() == Ok(true));
+        assert!(*stop.borrow() && stop.has_changed().is_ok_and(|new| new));
     }
 
     #[test]
