@@ -25,7 +25,8 @@ const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What the window shows. `app` fills it in, so that this module knows no other part's insides.
 pub struct View {
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// `None` where the configuration switches metrics off.
+    pub metrics: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub detail: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub refusals: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub version: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
@@ -76,7 +77,7 @@ fn answer(request: &Request<Incoming>, view: &View) -> Reply {
     }
     let json = |value: serde_json::Value| Reply::json(StatusCode::OK, &value);
     match request.uri().path() {
-        "/metrics" => metrics_reply((view.metrics)()),
+        "/metrics" => (view.metrics)().map_or(Reply::empty(StatusCode::NOT_FOUND), metrics_reply),
         "/healthz" => json(serde_json::json!({ "status": "ok" })),
         "/health/detailed" => json((view.detail)()),
         "/refusals" => json((view.refusals)()),

@@ -48,6 +48,8 @@ use crate::webhook::replay;
 /// HTTP/2 connections without a request for this long are closed.
 const H2_IDLE: Duration = Duration::from_secs(60);
 
+/// The edge could not be started (`EX_SOFTWARE`).
+const EXIT_SOFTWARE: u8 = 70;
 /// Callers that the limiter tells apart per named limit.
 const LIMIT_KEYS_MAX: usize = 1_000_000;
 /// How often idle callers are forgotten.
@@ -59,7 +61,7 @@ pub fn start(config: Config, source: ConfigSource, how: Serve) -> ExitCode {
     logging::init(&config.log);
     run(config, source, how).unwrap_or_else(|error| {
         tracing::error!(error = format!("{error:#}"), "maitred cannot start");
-        ExitCode::FAILURE
+        ExitCode::from(EXIT_SOFTWARE)
     })
 }
 

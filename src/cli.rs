@@ -7,8 +7,10 @@ mod config;
 mod explain;
 mod healthcheck;
 mod output;
+mod place;
 mod serve;
 mod sign;
+mod smoke;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,8 +32,8 @@ const EXIT_NO: u8 = 1;
 #[derive(Parser)]
 #[command(name = "maitred", version, about, disable_help_subcommand = true)]
 struct Args {
-    /// Configuration file; without one (and without MAITRED_CONFIG) the development configuration
-    /// that is built in.
+    /// Configuration file; else the one that MAITRED_CONFIG names, else ./maitred.toml, else the
+    /// development configuration that is built in.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -52,6 +54,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Sign a webhook and send it.
     Send(sign::SendArgs),
+    /// Try a running deployment out from outside: TLS, webhooks, streams, cache, limits.
+    Smoke(smoke::Args),
     /// Ask a running edge whether it is alive; for containers.
     Healthcheck(healthcheck::Args),
     /// Print the version.
@@ -83,9 +87,11 @@ pub fn run(
         Ok(args) => args,
         Err(e) => return usage(&e, output),
     };
-    let path = args
+    let here = || Some(PathBuf::from("maitred.toml")).filter(|p| p.exists());
+    let named = args
         .config
         .or_else(|| env.get("MAITRED_CONFIG").map(PathBuf::from));
+    let path = named.or_else(here);
     let source = ConfigSource { path, env };
     let command = args
         .command
@@ -115,6 +121,7 @@ fn dispatch(
         Command::Config(args) => config::run(&args, &source, output),
         Command::Sign(args) => sign::sign(&args, &source, output),
         Command::Send(args) => sign::send(&args, &source, output),
+        Command::Smoke(args) => smoke::run(&args, &source, output),
         Command::Healthcheck(args) => healthcheck::run(&args, output),
         Command::Version => {
             output.line(&version())?;

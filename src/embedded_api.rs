@@ -82,17 +82,21 @@ async fn open(
     Ok((api, listener, demo))
 }
 
+/// What the edge's configuration says, and for the rest the API's own variables (`DB_POOL_MAX`, …).
 fn settings(api: &EmbeddedApi, config: &Config) -> anyhow::Result<ApiConfig> {
-    let mut settings = ApiConfig::development(
-        api.database_url.clone(),
-        text(&config.assertion_secret)?,
-        text(&config.delivery_secret)?,
-    );
-    settings.environment = match config.environment {
-        Environment::Development => chefcloud_api::Environment::Development,
-        Environment::Production => chefcloud_api::Environment::Production,
+    let assertion = text(&config.assertion_secret)?;
+    let delivery = text(&config.delivery_secret)?;
+    let environment = match config.environment {
+        Environment::Development => "development",
+        Environment::Production => "production",
     };
-    Ok(settings)
+    Ok(ApiConfig::from_lookup(|name| match name {
+        "CHEFCLOUD_ENV" => Some(environment.to_owned()),
+        "DATABASE_URL" => Some(api.database_url.clone()),
+        "EDGE_ASSERTION_SECRET" => Some(assertion.clone()),
+        "EDGE_DELIVERY_SECRET" => Some(delivery.clone()),
+        _ => std::env::var(name).ok(),
+    })?)
 }
 
 fn text(secret: &Secret) -> anyhow::Result<String> {

@@ -7,5 +7,10 @@ use maitred::cli::{self, Output};
 use maitred::config::Env;
 
 fn main() -> ExitCode {
-    cli::run(std::env::args_os(), Env::process(), &mut Output::standard(), app::start)
+    cli::run(
+        std::env::args_os(),
+        Env::process(),
+        &mut Output::standard(),
+        app::start,
+    )
 }

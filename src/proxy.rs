@@ -18,14 +18,15 @@ pub mod reply;
 pub mod shared;
 pub mod subscribe;
 
+mod attempt;
 mod log;
+mod redirect;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -34,6 +35,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use self::admit::{Charge, Verdict};
+use self::attempt::Failed;
 use self::ctx::{Admitted, Attempts, Ctx};
 use self::facts::Connection;
 use self::shared::Shared;
@@ -41,11 +43,10 @@ use crate::cache::phases;
 use crate::kernel::facts::{Protocol, Scheme};
 use crate::kernel::header::X_REQUEST_ID;
 use crate::kernel::id::RequestId;
-use crate::kernel::reject::{Code, Reject};
+use crate::kernel::reject::Reject;
 use crate::listener::guarded;
 use crate::plan::Then;
 use crate::upstream::breaker::Outcome;
-use crate::upstream::{peer, retry};
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,6 +68,20 @@ impl Edge {
         match self.role {
             Role::Routes(scheme) => scheme,
             Role::Redirect => Scheme::Http,
+        }
+    }
+
+    /// How long the connection may wait for its next request; not at all on the way out.
+    fn keep_alive(&self, session: &mut Session, ctx: &Ctx) {
+        let config = &ctx.live.config;
+        let policy = match self.scheme() {
+            Scheme::Https => config.https.as_ref().map(|(policy, _)| policy),
+            Scheme::Http => config.http.as_ref().map(|http| &http.listener),
+        };
+        if !self.shared.drain.may_keep_alive() {
+            session.set_keepalive(None);
+        } else if let (Some(policy), true) = (policy, session.get_keepalive().is_some()) {
+            session.set_keepalive(Some(policy.keepalive_timeout_ms.div_ceil(1000)));
         }
     }
 
@@ -144,82 +159,6 @@ impl Edge {
             }
         }
     }
-
-    /// Leases an endpoint for the next attempt and makes it Pingora's peer.
-    async fn next_peer(&self, session: &Session, ctx: &mut Ctx) -> Result<HttpPeer, Reject> {
-        let admitted = ctx.admitted.as_ref().ok_or_else(unplanned)?;
-        let Then::Forward { upstream, .. } = &admitted.plan.then else {
-            return Err(unplanned());
-        };
-        let pool = ctx.live.pool(upstream)?.clone();
-        let policy = pool.policy();
-        let random = &self.shared.random;
-        if ctx.upstream.made == 0 {
-            pool.count_request(self.shared.clock.instant());
-        } else {
-            let pause = retry::pause(policy.retry, ctx.upstream.made + 1, random.fraction());
-            tokio::time::sleep(pause).await;
-            self.shared
-                .metrics
-                .upstream_retries
-                .with_label_values(&[upstream])
-                .inc();
-        }
-        let now = self.shared.clock.instant();
-        let lease = pool.pick(ctx.upstream.failed.as_ref(), random.bits(), now)?;
-        let sends_body = !matches!(session.req_header().method, Method::GET | Method::HEAD);
-        let body_ms = if sends_body {
-            admitted.plan.body_timeout_ms
-        } else {
-            0
-        };
-        let address = lease.endpoint().address().clone();
-        ctx.upstream.made += 1;
-        ctx.upstream.lease = Some(lease);
-        peer::peer(&address, &policy, Duration::from_millis(body_ms))
-            .await
-            .map_err(|error| {
-                Reject::new(
-                    Code::BadGateway,
-                    "upstream-address",
-                    format!("{address}: {error}"),
-                )
-            })
-    }
-
-    /// Reports a failed attempt and says whether another one is in order. `sent` = the upstream may
-    /// have seen the request.
-    fn failed(&self, ctx: &mut Ctx, method: &Method, sent: bool) -> bool {
-        let now = self.shared.clock.instant();
-        let Some(mut lease) = ctx.upstream.lease.take() else {
-            return false;
-        };
-        lease.report(Outcome::Failure, now);
-        self.count_upstream(&lease, "failure");
-        let pool = lease.pool().clone();
-        ctx.upstream.failed = Some(lease.endpoint().address().clone());
-        let harmless = !sent || retry::is_repeatable(method);
-        harmless && ctx.upstream.made < pool.policy().retry.attempts_max && pool.may_retry(now)
-    }
-
-    fn count_upstream(&self, lease: &crate::upstream::pool::Lease, outcome: &str) {
-        let pool = lease.pool().policy();
-        self.shared
-            .metrics
-            .upstream_requests
-            .with_label_values(&[&pool.name, outcome])
-            .inc();
-    }
-}
-
-mod redirect;
-
-fn unplanned() -> Reject {
-    Reject::new(
-        Code::Internal,
-        "lane",
-        "the upstream phases ran for a request without a pool",
-    )
 }
 
 fn connection(session: &Session, ctx: &Ctx) -> Connection {
@@ -283,9 +222,7 @@ impl ProxyHttp for Edge {
         if let Some(id) = given.and_then(RequestId::parse) {
             ctx.request_id = id;
         }
-        if !self.shared.drain.may_keep_alive() {
-            session.set_keepalive(None);
-        }
+        self.keep_alive(session, ctx);
         Ok(())
     }
 
@@ -378,7 +315,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        match self.next_peer(session, ctx).await {
+        match attempt::next_peer(&self.shared, session, ctx).await {
             Ok(peer) => Ok(Box::new(peer)),
             Err(reject) => {
                 let mut error = fail(ctx, reject);
@@ -421,6 +358,7 @@ impl ProxyHttp for Edge {
         if let Some(lease) = &mut ctx.upstream.lease {
             lease.report(outcome, now);
         }
+        forward::response(response);
         cached::upstream_response(&self.shared, session, response, ctx);
         Ok(())
     }
@@ -431,6 +369,8 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        // Asked again: the way out may have begun while the upstream was at work.
+        self.keep_alive(session, ctx);
         cached::explain(&self.shared, session, response, ctx);
         reply::decorate(response, session, ctx);
         Ok(())
@@ -444,7 +384,7 @@ impl ProxyHttp for Edge {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let method = session.req_header().method.clone();
-        error.set_retry(self.failed(ctx, &method, false));
+        error.set_retry(attempt::failed(&self.shared, ctx, &method, Failed::Unsent));
         error
     }
 
@@ -462,9 +402,8 @@ impl ProxyHttp for Edge {
             return error;
         }
         let method = session.req_header().method.clone();
-        let unanswered = session.response_written().is_none();
-        let again = self.failed(ctx, &method, true) && unanswered;
-        error.set_retry(again && !session.as_ref().retry_buffer_truncated());
+        let how = attempt::judge(session, &error);
+        error.set_retry(attempt::failed(&self.shared, ctx, &method, how));
         error
     }
 
@@ -491,6 +430,8 @@ impl ProxyHttp for Edge {
             return gone;
         }
         gone.error_code = reject.code.row().status;
+        // Pingora closes the connection after this; the answer says so.
+        session.set_keepalive(None);
         // The client may be gone by now; the outcome is in the log either way.
         let _ = reply::refuse(session, ctx, &self.shared, reject).await;
         gone
@@ -521,7 +462,11 @@ impl ProxyHttp for Edge {
                 Outcome::Unknown
             };
             lease.report(outcome, self.shared.clock.instant());
-            self.count_upstream(&lease, if failed { "failure" } else { "success" });
+            attempt::count(
+                &self.shared,
+                &lease,
+                if failed { "failure" } else { "success" },
+            );
         }
         log::access(&self.shared, session, error, ctx);
     }

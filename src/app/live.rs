@@ -149,8 +149,10 @@ pub(super) fn view(shared: &Arc<Shared>) -> View {
     );
     View {
         metrics: Box::new(move || {
-            gauges(&metrics);
-            metrics.metrics.text()
+            metrics.live.load().config.metrics.then(|| {
+                gauges(&metrics);
+                metrics.metrics.text()
+            })
         }),
         detail: Box::new(move || detailed(&detail)),
         refusals: Box::new(move || json!(refusals.refusals.list())),

@@ -6,8 +6,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
-/// What these crates say below a warning is noise, or says again what the access line says.
-const QUIET: [&str; 4] = ["pingora_core=warn", "pingora_proxy=warn", "h2=warn", "sqlx=warn"];
+/// What these crates say is said again by the access line, or is noise that scanners make.
+const QUIET: [&str; 5] = [
+    "pingora_core=warn",
+    "pingora_core::apps=off",
+    "pingora_proxy=off",
+    "h2=warn",
+    "sqlx=warn",
+];
 
 /// Takes effect once per process; later calls change nothing.
 pub(super) fn init(log: &Log) {
@@ -15,7 +21,9 @@ pub(super) fn init(log: &Log) {
     for directive in QUIET.iter().filter_map(|d| d.parse().ok()) {
         filter = filter.add_directive(directive);
     }
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
     // An error says that somebody set a subscriber before, as tests do.
     let _ = match log.format {
         LogFormat::Json => lines.json().try_init(),

@@ -1,6 +1,7 @@
 //! `check`: go or no-go, one line per thing that must be right before traffic comes. Changes nothing
 //! but for a file that it writes and removes again to see whether a directory takes one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -101,14 +102,13 @@ fn look(config: &Config, source: &ConfigSource, args: &Args, now: UnixMs) -> Vec
     if !args.offline {
         lines.extend(upstreams(config));
     }
-    lines.push(directory("disk", config.upgrade_socket.parent()));
+    let mut directories = BTreeSet::from([directory_of(&config.upgrade_socket)]);
     if let Some(api) = &config.embedded_api {
         let file = api.database_url.strip_prefix("sqlite://");
         let path = file.map(|f| Path::new(f.split('?').next().unwrap_or(f)));
-        if let Some(parent) = path.and_then(Path::parent) {
-            lines.push(directory("disk", Some(parent)));
-        }
+        directories.extend(path.map(directory_of));
     }
+    lines.extend(directories.into_iter().map(directory));
     lines.extend(
         config
             .notices
@@ -251,10 +251,13 @@ fn reach(address: &Address, wait: Duration) -> Result<(), String> {
     }
 }
 
-fn directory(what: &str, path: Option<&Path>) -> Line {
-    let path = path
-        .filter(|p| *p != Path::new(""))
-        .unwrap_or(Path::new("."));
+fn directory_of(file: &Path) -> &Path {
+    let parent = file.parent().filter(|p| *p != Path::new(""));
+    parent.unwrap_or(Path::new("."))
+}
+
+fn directory(path: &Path) -> Line {
+    let what = "disk";
     let shown = path.display();
     if !path.exists() {
         return Line::new(

@@ -1,14 +1,19 @@
 //! `explain`: which route a request would take and what it would meet there. Pure: it looks at the
 //! configuration alone and sends nothing.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use http::{Method, Uri};
 
 use super::{EXIT_NO, Failure, Output};
+use crate::cache::owner::Owner;
 use crate::config::{Config, ConfigSource, Route};
 use crate::guard::path::normalise;
+use crate::kernel::facts::{Facts, Protocol, Scheme};
+use crate::kernel::id::Random;
 use crate::plan::{Plan, Then};
+use crate::route::table::{NoRoute, Table};
 use crate::{auth, cache, limit, stream};
 
 #[derive(clap::Args)]
@@ -24,18 +29,25 @@ pub(super) struct Args {
 
 /// The request, as far as configuration goes.
 struct Question {
-    method: Method,
-    path: String,
-    query: Vec<(String, String)>,
+    facts: Facts,
     headers: Vec<(String, String)>,
 }
 
-/// What the table says.
-enum Found<'c> {
-    Route(&'c Route),
-    /// The path is known for these methods.
-    OtherMethods(Vec<String>),
-    Nothing,
+impl Question {
+    /// The values of a query parameter.
+    fn parameter<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        let pairs = self.facts.query.as_deref().unwrap_or_default().split('&');
+        let pair = |p: &'q str| p.split_once('=').unwrap_or((p, ""));
+        pairs
+            .map(pair)
+            .filter(move |(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 pub(super) fn run(
@@ -45,20 +57,23 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let question = question(args)?;
     let config = source.load()?;
-    let (lines, code) = match find(&config, &question) {
-        Found::Route(route) => (about(&config, route, &question), ExitCode::SUCCESS),
-        Found::OtherMethods(allow) => {
-            let line = format!("405, Allow: {}", allow.join(", "));
-            (vec![("route", line)], ExitCode::from(EXIT_NO))
-        }
-        Found::Nothing => (
+    let routes = config.routes.iter();
+    let table = Table::build(routes.map(|r| (r.pattern.clone(), r.methods.clone(), r)))
+        .map_err(|e| Failure::Usage(e.to_string()))?;
+    let (lines, code) = match table.find(&question.facts.method, &question.facts.path) {
+        Ok(route) => (about(&config, route, &question), ExitCode::SUCCESS),
+        Err(NoRoute::Method { allow }) => (
+            vec![("route", format!("405, Allow: {allow}"))],
+            ExitCode::from(EXIT_NO),
+        ),
+        Err(NoRoute::Path) => (
             vec![("route", "404, nothing is served here".into())],
             ExitCode::from(EXIT_NO),
         ),
     };
     output.line(&format!(
         "{:<9} {} {}",
-        "request", question.method, question.path
+        "request", question.facts.method, question.facts.path
     ))?;
     for (what, line) in lines {
         output.line(&format!("{what:<9} {line}"))?;
@@ -79,41 +94,22 @@ fn question(args: &Args) -> Result<Question, Failure> {
         Some((name, value)) => Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned())),
         None => Err(Failure::Usage(format!("`{line}` is not `Name: value`"))),
     };
-    let pairs = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(|p| !p.is_empty());
-    Ok(Question {
+    let host = uri.host().unwrap_or("localhost").to_ascii_lowercase();
+    let facts = Facts {
+        // Nothing that is explained depends on it.
+        request_id: Random::seeded(0).request_id(),
         method,
+        scheme: Scheme::Https,
+        protocol: Protocol::Http2,
+        sni: Some(host.clone()),
+        host,
         path,
-        query: pairs
-            .map(|p| p.split_once('=').unwrap_or((p, "")))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect(),
-        headers: args.headers.iter().map(header).collect::<Result<_, _>>()?,
-    })
-}
-
-fn find<'c>(config: &'c Config, question: &Question) -> Found<'c> {
-    let mut router = matchit::Router::new();
-    for route in &config.routes {
-        // A pattern has one entry per set of methods; the first one stands for all of them here.
-        let _is_known = router.insert(route.pattern.as_str(), route.pattern.as_str());
-    }
-    let Ok(matched) = router.at(&question.path) else {
-        return Found::Nothing;
+        query: uri.query().map(str::to_owned),
+        client_ip: Ipv4Addr::LOCALHOST.into(),
+        content_length: None,
     };
-    let here = || config.routes.iter().filter(|r| r.pattern == *matched.value);
-    let takes = |r: &&Route| r.methods.is_empty() || r.methods.contains(&question.method);
-    match here().find(takes) {
-        Some(route) => Found::Route(route),
-        None => Found::OtherMethods(
-            here()
-                .flat_map(|r| r.methods.iter().map(ToString::to_string))
-                .collect(),
-        ),
-    }
+    let headers = args.headers.iter().map(header).collect::<Result<_, _>>()?;
+    Ok(Question { facts, headers })
 }
 
 fn about(config: &Config, route: &Route, question: &Question) -> Vec<(&'static str, String)> {
@@ -125,8 +121,8 @@ fn about(config: &Config, route: &Route, question: &Question) -> Vec<(&'static s
     )];
     lines.push(("auth", authentication(&plan.auth, question)));
     lines.extend(limits(config, plan).into_iter().map(|l| ("limit", l)));
-    if let Some((_, origin)) = question.headers.iter().find(|(name, _)| name == "origin") {
-        let allowed = config.cors.origins.contains(origin);
+    if let Some(origin) = question.header("origin") {
+        let allowed = config.cors.origins.iter().any(|o| o == origin);
         let verdict = if allowed {
             "allowed"
         } else {
@@ -150,17 +146,13 @@ fn authentication(policy: &auth::Policy, question: &Question) -> String {
         return "public".into();
     }
     let mut line = "a token is required".to_owned();
-    if !question
-        .headers
-        .iter()
-        .any(|(name, _)| name == "authorization")
-    {
+    if question.header("authorization").is_none() {
         line.push_str(" and there is none: 401");
     }
     if let Some(auth::OrgFrom::Query(name)) = &policy.org {
-        let values: Vec<_> = question.query.iter().filter(|(k, _)| k == name).collect();
+        let values: Vec<_> = question.parameter(name).collect();
         line.push_str(&match values.as_slice() {
-            [(_, value)] => format!("; organisation {value} must be one of the caller's"),
+            [value] => format!("; organisation {value} must be one of the caller's"),
             [] => format!("; `{name}` is missing: 400"),
             [_, ..] => format!("; `{name}` is there more than once: 400"),
         });
@@ -211,7 +203,7 @@ fn then(config: &Config, plan: &Plan, question: &Question) -> Vec<(&'static str,
     match &plan.then {
         Then::Forward { upstream, cache } => {
             let cache = match cache {
-                Some(policy) => stored(config, policy, question),
+                Some(policy) => stored(config, plan, policy, question),
                 None => "never stored".into(),
             };
             vec![("cache", cache), ("upstream", pool(config, upstream))]
@@ -231,44 +223,29 @@ fn then(config: &Config, plan: &Plan, question: &Question) -> Vec<(&'static str,
     }
 }
 
-fn stored(config: &Config, policy: &cache::Policy, question: &Question) -> String {
-    let scope = match policy.scope {
-        cache::Scope::Public => "public",
-        cache::Scope::Org => "org",
-        cache::Scope::User => "user",
+fn stored(config: &Config, plan: &Plan, policy: &cache::Policy, question: &Question) -> String {
+    let named = match &plan.auth.org {
+        Some(auth::OrgFrom::Query(name)) => question.parameter(name).next(),
+        None => None,
     };
-    let counts = |key: &str| {
-        policy
-            .query
-            .as_ref()
-            .is_none_or(|q| q.iter().any(|k| k == key))
+    let (scope, owner) = match policy.scope {
+        cache::Scope::Public => ("public", Owner::Public),
+        cache::Scope::Org => ("org", Owner::Org(named.unwrap_or("…").into())),
+        cache::Scope::User => (
+            "user",
+            Owner::User {
+                subject: "…".into(),
+                orgs: [].into(),
+            },
+        ),
     };
-    let mut part: Vec<_> = question
-        .query
-        .iter()
-        .filter(|(key, _)| counts(key))
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    part.sort();
-    let dropped: Vec<_> = question
-        .query
-        .iter()
-        .map(|(k, _)| k.as_str())
-        .filter(|k| !counts(k))
-        .collect();
-    let mut line = format!(
-        "{} for {} s, scope {scope}, key {}:{} {}?{}",
+    let key = cache::key::build(&config.cache.prefix, policy, &owner, &question.facts);
+    format!(
+        "{} for {} s, scope {scope}, key {}",
         policy.name,
         policy.ttl_s,
-        config.cache.prefix,
-        policy.name,
-        question.path,
-        part.join("&")
-    );
-    if !dropped.is_empty() {
-        line.push_str(&format!("; dropped: {}", dropped.join(", ")));
-    }
-    line
+        key.describe()
+    )
 }
 
 fn paced(policy: &stream::Policy) -> String {

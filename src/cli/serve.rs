@@ -31,6 +31,9 @@ pub(super) fn run(
     start: Start,
 ) -> Result<ExitCode, Failure> {
     let config = source.load()?;
+    if source.path.is_none() {
+        output.error("note: no configuration file is named; this is the development one");
+    }
     for notice in &config.notices {
         output.error(&format!("note: {notice}"));
     }

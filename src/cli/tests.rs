@@ -195,7 +195,7 @@ fn explain_shows_what_a_request_meets() {
         "FREE 10 in 60 s",
         "https://evil.example is not allowed",
         "overview for 15 s, scope org",
-        "orgId=org_1&range=today; dropped: utm",
+        "key dev:overview:org_1:https://localhost/franchise/overview?orgId=org_1&range=today\n",
         "api (127.0.0.1:8081)",
     ] {
         assert!(
@@ -212,7 +212,7 @@ fn explain_knows_what_is_not_served() {
     assert!(done.is(1) && done.out.contains("404"), "{}", done.out);
     let done = maitred(&["explain", "GET", "/webhooks/billing"]);
     assert!(
-        done.is(1) && done.out.contains("405, Allow: POST"),
+        done.is(1) && done.out.contains("405, Allow: OPTIONS, POST"),
         "{}",
         done.out
     );

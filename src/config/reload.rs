@@ -146,14 +146,14 @@ pub enum Outcome {
     Kept,
 }
 
-/// Reloads on SIGHUP and whenever a file that took part changes, and tells how each attempt went. Runs
+/// Reloads on SIGHUP and whenever a file that took part changes; `done` hears of every attempt. Runs
 /// until it is dropped.
 ///
 /// Loading blocks this task for the few milliseconds that reading some small files takes.
 pub async fn watch(
     mut reloader: Reloader,
     apply: impl Fn(Config) -> Result<(), Vec<String>>,
-    told: impl Fn(Outcome),
+    done: impl Fn(Outcome),
 ) {
     let mut hangup = signal(SignalKind::hangup())
         .inspect_err(|e| tracing::warn!(error = %e, "SIGHUP is not handled"))
@@ -165,7 +165,7 @@ pub async fn watch(
     loop {
         // A directory has other files too, and reading ours may look like a change.
         if forced || reloader.is_outdated() {
-            told(reloader.reload(&apply));
+            done(reloader.reload(&apply));
             watched.follow(&reloader.files);
         }
         forced = tokio::select! {

@@ -151,6 +151,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
     let cache = traffic::cache(file, report);
     trust::schemes(file, report);
     let routes = route::routes(file, env, &classes, report);
+    let log = edge::log(&file.log, report);
     edge::notices(file, report);
     Some(Config {
         environment: report.environment,
@@ -173,7 +174,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         replay: traffic::replay(file),
         routes,
         drain,
-        log: edge::log(&file.log),
+        log,
         metrics: file.telemetry.metrics,
         embedded_api: embedded_api?,
         threads: edge::threads(&file.server),

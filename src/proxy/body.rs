@@ -61,13 +61,13 @@ pub async fn drain(session: &mut Session) {
 /// 413.
 pub fn too_large(bytes_max: usize) -> Reject {
     let reason = format!("the body passed the limit of {bytes_max} bytes");
-    Reject::new(Code::PayloadTooLarge, "body-size", reason)
+    Reject::new(Code::PayloadTooLarge, "body_size", reason)
 }
 
 /// 408.
 pub fn too_slow(within: Duration) -> Reject {
     let reason = format!("the body was not complete after {} ms", within.as_millis());
-    Reject::new(Code::RequestTimeout, "body-time", reason)
+    Reject::new(Code::RequestTimeout, "body_time", reason)
 }
 
 async fn read(

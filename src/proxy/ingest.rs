@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use pingora::proxy::Session;
@@ -40,7 +40,7 @@ pub async fn run(
 ) -> Result<Reply, Reject> {
     let result = handle(session, ctx, shared, admitted, endpoint).await;
     let outcome = match &result {
-        Ok(_) => ctx.outcome.unwrap_or("accepted"),
+        Ok(_) => ctx.outcome.unwrap_or("answered"),
         Err(reject) => reject.label,
     };
     shared
@@ -60,14 +60,13 @@ async fn handle(
 ) -> Result<Reply, Reject> {
     let received_at = shared.clock.unix();
     let failures = Failures::of(ctx, shared, admitted);
-    failures.check()?;
     let limits = body::Limits {
         bytes_max: endpoint.body_bytes_max,
         within: Duration::from_millis(endpoint.body_timeout_ms),
     };
     let body = body::read_whole(session, limits, admitted.facts.content_length).await?;
     let verified = check(session, shared, endpoint, admitted, &body)
-        .inspect_err(|refusal| failures.count(refusal))?;
+        .map_err(|refusal| failures.refuse(refusal))?;
     let secret = [endpoint.name.as_ref(), verified.secret_name.as_ref()];
     shared
         .metrics
@@ -80,15 +79,15 @@ async fn handle(
     let arrival = shared
         .replay
         .reserve(&endpoint.name, &verified, on_replay, now);
-    let reservation = match arrival.inspect_err(|refusal| failures.count(refusal))? {
+    let reservation = match arrival.map_err(|refusal| failures.refuse(refusal))? {
         Arrival::Fresh(reservation) => reservation,
         Arrival::Duplicate => {
             ctx.outcome = Some("duplicate");
             return Ok(duplicate(&verified));
         }
     };
-    // Dropped on every path below but the last, which gives the reservation back: the provider's
-    // next attempt is then not a replay.
+    // Dropped without a commit it gives the message free again, so that the provider's next attempt
+    // is no replay.
     let parts = session.req_header();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
     let event = Event {
@@ -97,7 +96,13 @@ async fn handle(
         received_at,
     };
     let reply = deliver(ctx, shared, admitted, endpoint, &verified, event).await?;
-    reservation.commit(shared.clock.unix());
+    if reply.status.is_success() {
+        reservation.commit(shared.clock.unix());
+        ctx.outcome = Some("accepted");
+    } else {
+        // Not applied, so not remembered: the API judges the same bytes again.
+        ctx.outcome = Some("unprocessable");
+    }
     Ok(reply)
 }
 
@@ -196,7 +201,9 @@ fn request(
         content_type: event.content_type.as_ref(),
         body: &event.body,
     };
-    let headers = ctx.live.deliveries.headers(&delivery, shared.clock.unix());
+    let mut headers = ctx.live.deliveries.headers(&delivery, shared.clock.unix());
+    // hyper leaves it out for an empty body, and some servers want it for every POST.
+    headers.insert(CONTENT_LENGTH, event.body.len().into());
     let mut request = Request::post(format!("/internal/webhooks/{}", endpoint.name))
         .body(Full::new(event.body))
         .map_err(|e| Reject::new(Code::Internal, "delivery", e.to_string()))?;
@@ -228,15 +235,15 @@ fn relay(
 
 fn undelivered(error: &EgressError) -> Reject {
     let (code, label) = match error {
-        EgressError::Timeout { .. } => (Code::GatewayTimeout, "upstream-timeout"),
-        EgressError::Connect { .. } => (Code::Unavailable, "upstream-connect"),
+        EgressError::Timeout { .. } => (Code::GatewayTimeout, "upstream_timeout"),
+        EgressError::Connect { .. } => (Code::Unavailable, "upstream_connect"),
         EgressError::Broken { .. } | EgressError::Address { .. } => (Code::BadGateway, "upstream"),
     };
     Reject::new(code, label, error.to_string()).retry_after(5)
 }
 
-/// What failed verification is counted by address, so that a stranger cannot keep the edge busy with
-/// forgeries; what passes is not limited by it.
+/// What fails verification is counted by address. What passes is not: a provider's burst from an
+/// address that somebody else forges from must get through.
 struct Failures<'a> {
     shared: &'a Shared,
     limit: Option<(std::sync::Arc<str>, Quota)>,
@@ -254,32 +261,21 @@ impl<'a> Failures<'a> {
         }
     }
 
-    fn check(&self) -> Result<(), Reject> {
-        let Some((name, quota)) = &self.limit else {
-            return Ok(());
-        };
-        match self
-            .shared
-            .limiter
-            .look(name, *quota, &self.key)
-            .retry_after_s
-        {
-            None => Ok(()),
-            Some(seconds) => {
-                let reason = "too many webhooks from this address failed verification";
-                Err(Reject::new(Code::RateLimited, "webhook-failures", reason).retry_after(seconds))
-            }
-        }
-    }
-
-    /// Our own trouble is not the sender's failure.
-    fn count(&self, refusal: &Refusal) {
+    /// The answer to a webhook that was refused: the refusal itself, or 429 once the address has had
+    /// too many of them. Our own trouble is not the sender's failure.
+    fn refuse(&self, refusal: Refusal) -> Reject {
         let ours = matches!(
             refusal,
             Refusal::InProgress | Refusal::StoreFull | Refusal::NoActiveSecret
         );
         if let (false, Some((name, quota))) = (ours, &self.limit) {
-            let _ = self.shared.limiter.take(name, *quota, &self.key);
+            let taken = self.shared.limiter.take(name, *quota, &self.key);
+            if let Some(seconds) = taken.retry_after_s {
+                let reason = format!("{refusal}, as too many from this address before it");
+                return Reject::new(Code::RateLimited, refusal.label(), reason)
+                    .retry_after(seconds);
+            }
         }
+        refusal.into()
     }
 }

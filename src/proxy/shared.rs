@@ -57,7 +57,7 @@ pub struct Live {
 impl Live {
     /// A pool by name. The configuration was checked, so a miss is a mistake of ours.
     pub fn pool(&self, name: &str) -> Result<&Arc<Pool>, Reject> {
-        let missing = || Reject::new(Code::Internal, "no-pool", format!("no pool named {name}"));
+        let missing = || Reject::new(Code::Internal, "no_pool", format!("no pool named {name}"));
         self.pools.get(name).ok_or_else(missing)
     }
 }

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use prometheus::IntGauge;
 use tokio::time::{Instant, sleep_until};
 
 use super::ctx::{Admitted, Ctx};
@@ -74,10 +75,8 @@ pub async fn run(
         return refused(upstream, ctx).await.map(Served::Refused);
     }
     let route = admitted.plan.name.clone();
-    let gauge = shared.metrics.streams.with_label_values(&[&route]);
-    gauge.inc();
+    let _open = Open::new(shared.metrics.streams.with_label_values(&[&route]));
     let end = carry(session, ctx, shared, caller, policy, upstream.into_body()).await;
-    gauge.dec();
     shared
         .metrics
         .streams_closed
@@ -85,6 +84,22 @@ pub async fn run(
         .inc();
     ctx.outcome = Some(end);
     Ok(Served::Stream)
+}
+
+/// Counts a stream in while it is open, however it ends.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Connection rate first, then concurrency: a client that reconnects in a loop must not get past the
@@ -108,7 +123,7 @@ fn enter(
     ctx.limit = Some(taken);
     if let Some(seconds) = refused {
         let reason = "too many stream connections per minute";
-        return Err(Reject::new(Code::RateLimited, "stream-connects", reason).retry_after(seconds));
+        return Err(Reject::new(Code::RateLimited, "stream_connects", reason).retry_after(seconds));
     }
     let key = Key::subject(&caller.subject);
     Ok(shared
@@ -139,7 +154,7 @@ async fn connect(
     lease.report(outcome, shared.clock.instant());
     answer.map(Some).map_err(|error| match error {
         egress::EgressError::Timeout { .. } => {
-            Reject::new(Code::GatewayTimeout, "upstream-timeout", error.to_string())
+            Reject::new(Code::GatewayTimeout, "upstream_timeout", error.to_string())
         }
         egress::EgressError::Connect { .. }
         | egress::EgressError::Broken { .. }

@@ -4,7 +4,10 @@
 
 pub mod client;
 pub mod edge;
+pub mod either;
+pub mod frames;
 pub mod h2c;
+pub mod hook;
 pub mod keys;
 pub mod load;
 pub mod origin;

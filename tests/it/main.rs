@@ -2,6 +2,14 @@
 
 #![allow(unreachable_pub, reason = "nothing here is reached from outside")]
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "a failed expectation is how a test fails"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "tests stand outside and read the real clock"
 )]
@@ -15,3 +23,5 @@ mod signals;
 mod streams;
 mod streams_end;
 mod upgrade;
+mod upstream;
+mod webhooks;

@@ -174,7 +174,7 @@ pub struct Drain {
     pub timeout_ms: u64,
 }
 
-/// Log output, on standard output.
+/// Log output, on standard error.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Log {

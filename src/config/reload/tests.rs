@@ -131,7 +131,7 @@ async fn a_saved_file_is_applied_and_a_bad_one_in_between_is_not() {
     };
     tokio::select! {
         biased;
-        () = watch(reloader, apply, |_| ()) => panic!("the watcher gave up"),
+        () = watch(reloader, apply, |_| {}) => panic!("the watcher gave up"),
         first = tokio::time::timeout(Duration::from_secs(30), story) => {
             assert_eq!(first.unwrap(), Some(7));
         }
@@ -172,7 +172,7 @@ async fn a_swapped_symlink_is_noticed() {
     };
     tokio::select! {
         biased;
-        () = watch(reloader, apply, |_| ()) => panic!("the watcher gave up"),
+        () = watch(reloader, apply, |_| {}) => panic!("the watcher gave up"),
         first = tokio::time::timeout(Duration::from_secs(30), story) => {
             assert_eq!(first.unwrap(), Some(2));
         }

@@ -270,7 +270,10 @@ pub(super) fn drain(raw: &raw::Drain, report: &mut Report<'_>) -> Drain {
     }
 }
 
-pub(super) fn log(raw: &raw::Log) -> Log {
+pub(super) fn log(raw: &raw::Log, report: &mut Report<'_>) -> Log {
+    if let Err(e) = tracing_subscriber::EnvFilter::try_new(&raw.level) {
+        report.error("log.level", format!("`{}`: {e}", raw.level), "e.g. `info`");
+    }
     Log {
         level: raw.level.clone(),
         format: match raw.format {

@@ -135,6 +135,16 @@ impl Edge {
         Self::launch(config, dir, authority, &[]).await
     }
 
+    /// An edge on a configuration that is the test's alone.
+    pub async fn on(config: impl FnOnce(&Path) -> String) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let authority = Arc::new(Authority::new());
+        authority.issue(dir.path(), "localhost", &["localhost", "api.localhost"]);
+        let path = dir.path().join("maitred.toml");
+        std::fs::write(&path, config(dir.path())).unwrap();
+        Self::launch(path, dir, authority, &[]).await
+    }
+
     /// A second process that takes the listeners over. Its configuration is the same with the ports
     /// that the system chose, because a port is found again by the address that was asked for.
     pub async fn successor(&self) -> Self {
@@ -185,15 +195,9 @@ impl Edge {
                 let _ = writeln!(keep.0.lock().unwrap(), "{line}");
             }
         });
-        let address = |name: &'static str| {
-            let log = log.clone();
-            async move { until(name, || async { log.address(name) }).await }
-        };
-        let (https, http, admin) = (
-            address("https").await,
-            address("http").await,
-            address("admin").await,
-        );
+        let https = listening(&mut child, &log, "https").await;
+        let http = listening(&mut child, &log, "http").await;
+        let admin = listening(&mut child, &log, "admin").await;
         let ca = authority.pem.clone();
         let edge = Self {
             https,
