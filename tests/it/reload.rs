@@ -179,6 +179,9 @@ async fn new_certificates_come_with_a_file_change_and_cost_no_request() {
     let edge = &stage.edge;
     let (mut events, index) = stage.open(Protocol::H2, "usr_a").await;
     let mut kept = edge.connect().await;
+    // An open connection that has had no request would soon be cut for its silence.
+    let first = kept.request("GET", "/open/x", &[], b"").await.unwrap();
+    assert_eq!(first.status, 200);
     let load = Load::start(edge);
     load.proceed(5).await;
     let mut seen = vec![leaf(edge, "localhost").await];
