@@ -273,6 +273,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_applies() {
     let moved = plain.request("GET", "/open/a", &[], b"").await.unwrap();
     assert_eq!(
         moved.header("location"),
+        // A text in a header: nobody binds it.
         Some("https://localhost:444/open/a")
     );
 }
