@@ -53,8 +53,8 @@ use crate::upstream::breaker::Outcome;
 pub enum Role {
     /// Every route.
     Routes(Scheme),
-    /// 308 to https on this port; health endpoints are answered in place.
-    Redirect { to_port: u16 },
+    /// 308 to https; health endpoints are answered in place.
+    Redirect,
 }
 
 /// The proxy behind one listener.
@@ -67,7 +67,7 @@ impl Edge {
     fn scheme(&self) -> Scheme {
         match self.role {
             Role::Routes(scheme) => scheme,
-            Role::Redirect { .. } => Scheme::Http,
+            Role::Redirect => Scheme::Http,
         }
     }
 
@@ -120,8 +120,8 @@ impl Edge {
             },
         )?;
         let facts = Arc::new(facts);
-        if let Role::Redirect { to_port } = self.role
-            && let Some(reply) = redirect::answer(&ctx.live, &facts, to_port)
+        if self.role == Role::Redirect
+            && let Some(reply) = redirect::answer(&ctx.live, &facts)
         {
             return Ok(Verdict::Answered(reply));
         }

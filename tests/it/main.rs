@@ -18,7 +18,10 @@
 mod harness;
 
 mod plain;
+mod reload;
+mod signals;
 mod streams;
 mod streams_end;
+mod upgrade;
 mod upstream;
 mod webhooks;
