@@ -18,3 +18,4 @@
 mod harness;
 
 mod plain;
+mod smoke;

@@ -1,5 +1,5 @@
 //! The API behind the edge: logging in, what is stored and when it is forgotten, and the limits that a
-//! caller is told. Five calls that count against the plan per protocol.
+//! caller is told. Four calls per protocol that count against the plan.
 
 use std::io;
 
@@ -180,6 +180,7 @@ async fn cached(visit: &mut Visit<'_>, token: &Secret) -> Result<Answer, Miss> {
     let target = format!("{CACHED}?orgId={}&range=today", visit.target.org);
     let ask = Ask::get(target).headers(bearer(token)?);
     let answer = visit.line().await?.ask(ask).await?;
+    believed(answer.status)?;
     answer.must_be(StatusCode::OK)?;
     Ok(answer)
 }
@@ -189,6 +190,17 @@ pub(super) fn token(session: &Session) -> Result<&Secret, Miss> {
     match session {
         Session::Open(token) => Ok(token),
         Session::Untried | Session::Refused => Err(Miss::skip("nobody is logged in")),
+    }
+}
+
+/// A 401 to a request with a token is about the token, whatever was asked.
+pub(super) fn believed(status: StatusCode) -> Result<(), Miss> {
+    match status == StatusCode::UNAUTHORIZED {
+        true => Err(Miss::look(
+            "401, the token is not believed",
+            "the issuer's keys as the edge sees them (jwks), its clock, and the token's age",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -145,7 +145,7 @@ impl Edge {
         Self::launch(config, dir, authority, &["--upgrade"]).await
     }
 
-    async fn launch(
+    pub(super) async fn launch(
         config: PathBuf,
         dir: Arc<TempDir>,
         authority: Arc<Authority>,
