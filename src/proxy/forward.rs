@@ -3,8 +3,8 @@
 
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Admitted;
@@ -14,17 +14,23 @@ use crate::kernel::facts::{Facts, Scheme};
 use crate::kernel::header;
 use crate::kernel::reject::{Code, Reject};
 
-/// Fields that only the edge may set; a client's copies are removed. `x-original-url` and
-/// `x-rewrite-url` make some frameworks serve another path than the one that was checked.
-const EDGE_ONLY: [HeaderName; 8] = [
+/// Fields that only the edge may set; a client's copies are removed. The last ones make some
+/// frameworks serve another path or method than the one that was checked.
+const EDGE_ONLY: [HeaderName; 14] = [
     header::X_MAITRED_IDENTITY,
     header::X_MAITRED_PROVIDER,
     header::X_MAITRED_RECEIVED_AT,
     header::X_MAITRED_ATTEMPT,
     header::X_FORWARDED_HOST,
     http::header::FORWARDED,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
 ];
 
 /// Prepares the request header for the upstream. `query` is the one that was checked or that the
@@ -59,6 +65,17 @@ pub fn request(
             .map_err(|_| unsignable())?;
     }
     Ok(())
+}
+
+/// Removes from a response what concerned the upstream's connection alone.
+pub fn response(response: &mut ResponseHeader) {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let nominated = header::nominated(&response.headers);
+    for name in nominated.iter().chain(&header::HOP_BY_HOP) {
+        response.remove_header(name);
+    }
 }
 
 /// Where the request came from, as the edge established it; what the client claimed is replaced.

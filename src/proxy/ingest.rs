@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use pingora::proxy::Session;
@@ -40,7 +40,7 @@ pub async fn run(
 ) -> Result<Reply, Reject> {
     let result = handle(session, ctx, shared, admitted, endpoint).await;
     let outcome = match &result {
-        Ok(_) => ctx.outcome.unwrap_or("accepted"),
+        Ok(_) => ctx.outcome.unwrap_or("answered"),
         Err(reject) => reject.label,
     };
     shared
@@ -86,8 +86,8 @@ async fn handle(
             return Ok(duplicate(&verified));
         }
     };
-    // Dropped without a commit on every path but success, which gives the reservation back: the
-    // provider's next attempt is then not a replay.
+    // Dropped without a commit it gives the message free again, so that the provider's next attempt
+    // is no replay.
     let parts = session.req_header();
     let content_type = parts.headers.get(CONTENT_TYPE).cloned();
     let event = Event {
@@ -98,6 +98,10 @@ async fn handle(
     let reply = deliver(ctx, shared, admitted, endpoint, &verified, event).await?;
     if reply.status.is_success() {
         reservation.commit(shared.clock.unix());
+        ctx.outcome = Some("accepted");
+    } else {
+        // Not applied, so not remembered: the API judges the same bytes again.
+        ctx.outcome = Some("unprocessable");
     }
     Ok(reply)
 }
@@ -197,7 +201,9 @@ fn request(
         content_type: event.content_type.as_ref(),
         body: &event.body,
     };
-    let headers = ctx.live.deliveries.headers(&delivery, shared.clock.unix());
+    let mut headers = ctx.live.deliveries.headers(&delivery, shared.clock.unix());
+    // hyper leaves it out for an empty body, and some servers want it for every POST.
+    headers.insert(CONTENT_LENGTH, event.body.len().into());
     let mut request = Request::post(format!("/internal/webhooks/{}", endpoint.name))
         .body(Full::new(event.body))
         .map_err(|e| Reject::new(Code::Internal, "delivery", e.to_string()))?;

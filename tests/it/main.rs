@@ -19,3 +19,7 @@ mod harness;
 
 mod plain;
 mod smoke;
+mod streams;
+mod streams_end;
+mod upstream;
+mod webhooks;
