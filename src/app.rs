@@ -87,8 +87,9 @@ fn run(config: Config, source: ConfigSource, how: Serve) -> anyhow::Result<ExitC
 
     let conf = Arc::new(server::configuration(threads));
     let mut services = listeners(&shared, &policies, &mut sockets, &conf)?;
+    let file = source.path.clone();
     services.extend(background(&shared, &policies, source, admin)?);
-    banner::print(&shared, demo.as_ref());
+    banner::print(&shared, demo.as_ref(), file.as_deref());
 
     let ready = {
         let shared = shared.clone();

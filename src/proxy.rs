@@ -12,6 +12,7 @@ pub mod cached;
 pub mod cors;
 pub mod ctx;
 pub mod facts;
+pub mod fields;
 pub mod forward;
 pub mod ingest;
 pub mod reply;

@@ -20,6 +20,7 @@ mod harness;
 mod plain;
 mod reload;
 mod signals;
+mod smoke;
 mod streams;
 mod streams_end;
 mod upgrade;
