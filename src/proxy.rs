@@ -37,7 +37,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use self::admit::{Charge, Verdict};
 use self::attempt::Failed;
-use self::ctx::{Admitted, Attempts, Ctx};
+use self::ctx::{Admitted, Attempts, Ctx, Seen};
 use self::facts::Connection;
 use self::shared::Shared;
 use crate::cache::phases;
@@ -133,7 +133,7 @@ impl Edge {
         };
         let live = ctx.live.clone();
         let parts = session.req_header();
-        admit::admit(&self.shared, &live, parts, facts, charge, &mut ctx.limit).await
+        admit::admit(&self.shared, &live, parts, facts, charge, &mut ctx.seen).await
     }
 
     /// `Ok(None)` = nothing left to write here: a stream was carried, or the upstream phases follow.
@@ -196,7 +196,7 @@ impl ProxyHttp for Edge {
             protocol: Protocol::Http1,
             scheme: self.scheme(),
             admitted: None,
-            limit: None,
+            seen: Seen::default(),
             reject: None,
             upstream: Attempts::default(),
             body_bytes: 0,

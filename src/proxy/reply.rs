@@ -68,7 +68,7 @@ pub fn decorate(response: &mut ResponseHeader, session: &Session, ctx: &Ctx) {
                 headers.insert(name, value);
             }
         }
-        if let Some(decision) = &ctx.limit {
+        if let Some(decision) = &ctx.seen.limit {
             for (name, value) in limit::headers::of(decision) {
                 headers.insert(name, value);
             }

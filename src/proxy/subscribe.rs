@@ -120,7 +120,7 @@ fn enter(
         .limiter
         .take(&name, quota, &Key::subject(&caller.subject));
     let refused = taken.retry_after_s;
-    ctx.limit = Some(taken);
+    ctx.seen.limit = Some(taken);
     if let Some(seconds) = refused {
         let reason = "too many stream connections per minute";
         return Err(Reject::new(Code::RateLimited, "stream_connects", reason).retry_after(seconds));
