@@ -1,7 +1,7 @@
 //! Decides whether a request is well formed and unambiguous before anything else looks at it. Knows
 //! header fields and bytes; does not know routes or callers.
 //!
-//! Order of steps: `header::check` (sizes) → `framing::check` → `authority::host` →
+//! Order of steps: `raw::check` (bytes, HTTP/1) → `header::check` (sizes) → `framing::check` → `authority::host` →
 //! `path::normalise` → `client::address`.
 
 pub mod authority;
@@ -9,6 +9,7 @@ pub mod client;
 pub mod framing;
 pub mod header;
 pub mod path;
+pub mod raw;
 
 /// Limits on the shape of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -18,4 +18,5 @@
 mod harness;
 
 mod plain;
+mod smuggling;
 mod webhooks;
