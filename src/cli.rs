@@ -7,8 +7,10 @@ mod config;
 mod explain;
 mod healthcheck;
 mod output;
+mod place;
 mod serve;
 mod sign;
+mod smoke;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -52,6 +54,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Sign a webhook and send it.
     Send(sign::SendArgs),
+    /// Try a running deployment out from outside: TLS, webhooks, streams, cache, limits.
+    Smoke(smoke::Args),
     /// Ask a running edge whether it is alive; for containers.
     Healthcheck(healthcheck::Args),
     /// Print the version.
@@ -117,6 +121,7 @@ fn dispatch(
         Command::Config(args) => config::run(&args, &source, output),
         Command::Sign(args) => sign::sign(&args, &source, output),
         Command::Send(args) => sign::send(&args, &source, output),
+        Command::Smoke(args) => smoke::run(&args, &source, output),
         Command::Healthcheck(args) => healthcheck::run(&args, output),
         Command::Version => {
             output.line(&version())?;

@@ -35,6 +35,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use self::admit::{Charge, Verdict};
+use self::attempt::Failed;
 use self::ctx::{Admitted, Attempts, Ctx};
 use self::facts::Connection;
 use self::shared::Shared;
@@ -361,6 +362,7 @@ impl ProxyHttp for Edge {
         if let Some(lease) = &mut ctx.upstream.lease {
             lease.report(outcome, now);
         }
+        forward::response(response);
         cached::upstream_response(&self.shared, session, response, ctx);
         Ok(())
     }
@@ -386,7 +388,7 @@ impl ProxyHttp for Edge {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let method = session.req_header().method.clone();
-        error.set_retry(attempt::failed(&self.shared, ctx, &method, false));
+        error.set_retry(attempt::failed(&self.shared, ctx, &method, Failed::Unsent));
         error
     }
 
@@ -404,9 +406,8 @@ impl ProxyHttp for Edge {
             return error;
         }
         let method = session.req_header().method.clone();
-        let unanswered = session.response_written().is_none();
-        let again = attempt::failed(&self.shared, ctx, &method, true) && unanswered;
-        error.set_retry(again && !session.as_ref().retry_buffer_truncated());
+        let how = attempt::judge(session, &error);
+        error.set_retry(attempt::failed(&self.shared, ctx, &method, how));
         error
     }
 
@@ -433,6 +434,8 @@ impl ProxyHttp for Edge {
             return gone;
         }
         gone.error_code = reject.code.row().status;
+        // Pingora closes the connection after this; the answer says so.
+        session.set_keepalive(None);
         // The client may be gone by now; the outcome is in the log either way.
         let _ = reply::refuse(session, ctx, &self.shared, reject).await;
         gone

@@ -4,11 +4,12 @@ with the same certificate. Starts and stops them and says what they cost; does n
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -76,7 +77,7 @@ class Stage:
 
     def origin_requests(self) -> int:
         """How many requests the origin has had, this one included."""
-        page = fetch(f"http://127.0.0.1:{self.origin_port}/seen")[1].decode()
+        page = fetch(f"http://127.0.0.1:{self.origin_port}/seen").decode()
         return int(page.splitlines()[2].split()[2])
 
 
@@ -88,7 +89,6 @@ class Server:
     process: subprocess.Popen
     ports: dict
     log: Path
-    versions: dict = field(default_factory=dict)
 
     def url(self, scheme: str, path: str) -> str:
         return f"{scheme}://127.0.0.1:{self.ports[scheme]}{path}"
@@ -181,10 +181,11 @@ def wait_for(server: Server, port: int):
     raise SystemExit(f"{server.name} does not listen on {port}:\n{said}")
 
 
-def fetch(url: str) -> tuple[dict, bytes]:
-    """Header fields and body; whoever has no 200 is not measured."""
-    import ssl
-    context = ssl._create_unverified_context() if url.startswith("https") else None
+def fetch(url: str) -> bytes:
+    """The body of a successful response; anything else is an error. Trusts any certificate: ours is
+    made up, and this is loopback."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     with urllib.request.urlopen(url, timeout=10, context=context) as response:
-        assert response.status == 200, (url, response.status)
-        return dict(response.headers), response.read()
+        return response.read()

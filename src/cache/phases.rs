@@ -17,8 +17,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::header::TRANSFER_ENCODING;
 use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
-use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
 use pingora::cache::key::{CacheHashKey, HashBinary};
 use pingora::cache::lock::{CacheKeyLockImpl, CacheLock};
@@ -32,7 +32,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::kernel::clock::{Clock, UnixMs};
 use crate::kernel::header::{
-    CACHE_GROUP_INVALIDATION, CACHE_GROUPS, CACHE_STATUS, HOP_BY_HOP, X_CACHE,
+    CACHE_GROUP_INVALIDATION, CACHE_GROUPS, CACHE_STATUS, HOP_BY_HOP, X_CACHE, nominated,
 };
 use crate::kernel::principal::Principal;
 use crate::kernel::reject::{Code, Reject};
@@ -355,9 +355,9 @@ fn ttl_s(meta: &CacheMeta, now: UnixMs) -> i64 {
 /// Updates stored header fields from a 304 (RFC 9111, 3.2): all of them, except those that describe
 /// a body or a connection that the 304 does not have.
 fn renew(header: &mut ResponseHeader, validated: &HeaderMap) {
-    let nominated = nominated(validated);
+    let named = nominated(validated);
     let kept = |name: &HeaderName| {
-        DESCRIBES_BODY.contains(name) || HOP_BY_HOP.contains(name) || nominated.contains(name)
+        DESCRIBES_BODY.contains(name) || HOP_BY_HOP.contains(name) || named.contains(name)
     };
     for name in validated.keys().filter(|n| !kept(n)) {
         for (at, value) in validated.get_all(name).iter().enumerate() {
@@ -372,26 +372,16 @@ fn renew(header: &mut ResponseHeader, validated: &HeaderMap) {
 /// Removes what is not stored (RFC 9111, 3.1): fields of the connection, our own labels, and `Age`,
 /// which is computed anew for every use.
 fn strip(header: &mut ResponseHeader) {
-    let nominated = nominated(&header.headers);
+    let named = nominated(&header.headers);
     let ours = [
         AGE,
         TRANSFER_ENCODING,
         CACHE_GROUPS,
         CACHE_GROUP_INVALIDATION,
     ];
-    for name in nominated.iter().chain(&HOP_BY_HOP).chain(&ours) {
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&ours) {
         header.remove_header(name);
     }
-}
-
-/// Fields that `Connection` lists.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(CONNECTION).iter();
-    let names = lines.filter_map(|v| v.to_str().ok());
-    names
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect()
 }
 
 /// The label of a reason, from a closed set.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -34,22 +34,11 @@ pub(super) struct Answer {
 impl Client {
     /// Trusts the authorities that browsers trust, or `ca` alone.
     pub(super) fn new(ca: Option<&Path>) -> Result<Self, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match ca {
-            Some(file) => {
-                let config = rustls::ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map_err(|e| e.to_string())?
-                    .with_root_certificates(roots(file)?)
-                    .with_no_client_auth();
-                builder.with_tls_config(config)
-            }
-            None => builder
-                .with_provider_and_webpki_roots(provider)
-                .map_err(|e| e.to_string())?,
-        };
-        let connector = builder.https_or_http().enable_http1().build();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls_config(ca)?)
+            .https_or_http()
+            .enable_http1()
+            .build();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -98,8 +87,21 @@ impl Client {
     }
 }
 
+/// Trusts the authorities that browsers trust, or `ca` alone.
+pub(super) fn tls_config(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    let builder = match ca {
+        Some(file) => builder.with_root_certificates(roots(file)?),
+        None => builder.with_webpki_roots(),
+    };
+    Ok(builder.with_no_client_auth())
+}
+
 /// hyper's own message says little; what caused it says more.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::client::Client;
-use super::{Failure, Output};
+use super::{Failure, Output, place};
 use crate::config::{Config, ConfigSource};
 use crate::kernel::clock::Clock;
 use crate::plan::Then;
@@ -24,7 +24,7 @@ const BODY_BYTES_MAX: u64 = 67_108_864;
 pub(super) struct SignArgs {
     #[command(flatten)]
     event: Event,
-    /// Where the edge is, for the printed command.
+    /// Where the edge is, for the printed command; by default on this machine, at the configured port.
     #[arg(long, value_name = "URL")]
     base: Option<String>,
 }
@@ -33,10 +33,11 @@ pub(super) struct SignArgs {
 pub(super) struct SendArgs {
     #[command(flatten)]
     event: Event,
-    /// Where the edge is, e.g. https://localhost:8443.
+    /// Where the edge is; by default on this machine, at the configured port.
     #[arg(long, value_name = "URL")]
-    base: String,
-    /// Trust this certificate authority (PEM) and no other, e.g. certs/dev/ca.pem.
+    base: Option<String>,
+    /// Trust this certificate authority (PEM) and no other; by default the development one for an
+    /// edge that was not named, else those that browsers trust.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 }
@@ -64,8 +65,14 @@ pub(super) fn sign(
     let config = source.load()?;
     let body = read(&args.event.body)?;
     let headers = headers(&config, &args.event, &body)?;
-    let base = args.base.clone().unwrap_or_else(|| base(&config));
+    let (base, ca) = place::whereabouts(&config, args.base.as_deref(), None);
     output.line(&format!("curl -sS {} \\", quote(&url(&base, &args.event))))?;
+    if let Some(ca) = ca {
+        output.line(&format!(
+            "  --cacert {} \\",
+            quote(&ca.display().to_string())
+        ))?;
+    }
     output.line("  -H 'content-type: application/json' \\")?;
     for (name, value) in &headers {
         let value = value.to_str().unwrap_or_default();
@@ -84,9 +91,10 @@ pub(super) fn send(
     let config = source.load()?;
     let body = read(&args.event.body)?;
     let headers = headers(&config, &args.event, &body)?;
-    let client = Client::new(args.ca.as_deref()).map_err(Failure::Usage)?;
+    let (base, ca) = place::whereabouts(&config, args.base.as_deref(), args.ca.as_deref());
+    let client = Client::new(ca.as_deref()).map_err(Failure::Usage)?;
     let answer = client
-        .post(&url(&args.base, &args.event), &headers, Bytes::from(body))
+        .post(&url(&base, &args.event), &headers, Bytes::from(body))
         .map_err(Failure::No)?;
     output.line(&format!(
         "{} {}",
@@ -126,7 +134,7 @@ fn headers(config: &Config, event: &Event, body: &[u8]) -> Result<Headers, Failu
     })
 }
 
-fn endpoint(config: &Config, name: &str) -> Result<Arc<webhook::Endpoint>, Failure> {
+pub(super) fn endpoint(config: &Config, name: &str) -> Result<Arc<webhook::Endpoint>, Failure> {
     let all = config
         .routes
         .iter()
@@ -156,13 +164,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     };
     outcome.map_err(|e| Failure::Usage(format!("cannot read {}: {e}", path.display())))?;
     Ok(body)
-}
-
-fn base(config: &Config) -> String {
-    match &config.https {
-        Some((listener, _)) => format!("https://localhost:{}", listener.address.port()),
-        None => "https://localhost".into(),
-    }
 }
 
 fn url(base: &str, event: &Event) -> String {

@@ -1,6 +1,7 @@
 //! Header names that are ours or that the `http` crate does not know, and fields that end at a hop.
 
-use http::HeaderName;
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderName};
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The edge's signed statement of who is calling; removed from what clients send.
@@ -43,3 +44,14 @@ pub const HOP_BY_HOP: [HeaderName; 8] = [
     KEEP_ALIVE,
     PROXY_CONNECTION,
 ];
+
+/// The fields that `Connection` names beside them: they end at this hop as well.
+#[must_use]
+pub fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(CONNECTION).iter();
+    let names = lines.filter_map(|v| v.to_str().ok());
+    names
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect()
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
 
 use super::ctx::Ctx;
 use super::shared::Shared;
@@ -61,18 +62,57 @@ pub(super) async fn next_peer(
         })
 }
 
-/// Reports a failed attempt and says whether another one is in order. `sent` = the upstream may
-/// have seen the request.
-pub(super) fn failed(shared: &Shared, ctx: &mut Ctx, method: &Method, sent: bool) -> bool {
+/// What went wrong with an attempt, as far as it matters for another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Failed {
+    /// The upstream never saw the request.
+    Unsent,
+    /// It may have seen the request; the client has no answer yet and the body can be sent again.
+    Unanswered,
+    /// Half an answer is out, the body is gone, or the time for an answer is up.
+    ForGood,
+    /// The client's body did not come in time: no fault of the upstream's.
+    ClientSlow,
+}
+
+/// Judges an attempt that broke after the request was sent.
+pub(super) fn judge(session: &mut Session, error: &Error) -> Failed {
+    let timed_out = matches!(
+        error.etype(),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout
+    );
+    if timed_out && !session.as_downstream_mut().is_body_done() {
+        Failed::ClientSlow
+    } else if timed_out
+        || session.response_written().is_some()
+        || session.as_ref().retry_buffer_truncated()
+    {
+        // Asking a slow service once more helps nobody and doubles its load.
+        Failed::ForGood
+    } else {
+        Failed::Unanswered
+    }
+}
+
+/// Reports a failed attempt and says whether another one is in order.
+pub(super) fn failed(shared: &Shared, ctx: &mut Ctx, method: &Method, how: Failed) -> bool {
     let now = shared.clock.instant();
     let Some(mut lease) = ctx.upstream.lease.take() else {
         return false;
     };
+    if how == Failed::ClientSlow {
+        lease.report(Outcome::Unknown, now);
+        return false;
+    }
     lease.report(Outcome::Failure, now);
     count(shared, &lease, "failure");
     let pool = lease.pool().clone();
     ctx.upstream.failed = Some(lease.endpoint().address().clone());
-    let harmless = !sent || retry::is_repeatable(method);
+    let harmless = match how {
+        Failed::Unsent => true,
+        Failed::Unanswered => retry::is_repeatable(method),
+        Failed::ForGood | Failed::ClientSlow => false,
+    };
     harmless && ctx.upstream.made < pool.policy().retry.attempts_max && pool.may_retry(now)
 }
 

@@ -3,8 +3,8 @@
 
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Admitted;
@@ -76,6 +76,17 @@ pub fn request(
             .map_err(|_| unsignable())?;
     }
     Ok(())
+}
+
+/// Removes from a response what concerned the upstream's connection alone.
+pub fn response(response: &mut ResponseHeader) {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let nominated = header::nominated(&response.headers);
+    for name in nominated.iter().chain(&header::HOP_BY_HOP) {
+        response.remove_header(name);
+    }
 }
 
 /// Where the request came from, as the edge established it; what the client claimed is replaced.

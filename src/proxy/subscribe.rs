@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{Request, Response, StatusCode};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
+use http::{HeaderName, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use pingora::http::ResponseHeader;
@@ -39,7 +39,7 @@ const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 /// What became of the request.
 pub enum Served {
-    /// The stream was carried to its end.
+    /// The stream was carried to its end; nothing is left to write.
     Stream,
     /// The upstream did not open a stream; this is its answer.
     Refused(Reply),
@@ -60,8 +60,17 @@ pub async fn run(
             "streams are for known callers",
         )
     })?;
+    if session.req_header().method == Method::HEAD {
+        // What a GET would begin with; a client that is gone by now needs no answer.
+        let _ = open(session, ctx, policy, true).await;
+        ctx.outcome = Some("head");
+        return Ok(Served::Stream);
+    }
     let _slot = enter(ctx, shared, caller, policy)?;
-    let upstream = connect(session, ctx, shared, admitted, policy).await?;
+    let Some(upstream) = connect(session, ctx, shared, admitted, policy).await? else {
+        ctx.outcome = Some("client-gone");
+        return Ok(Served::Stream);
+    };
     if !is_stream(&upstream) {
         return refused(upstream, ctx).await.map(Served::Refused);
     }
@@ -122,24 +131,28 @@ fn enter(
         .acquire(&Arc::from("streams"), key, policy.concurrent_per_user)?)
 }
 
+/// `None` when the client left before the upstream answered.
 async fn connect(
-    session: &Session,
+    session: &mut Session,
     ctx: &mut Ctx,
     shared: &Shared,
     admitted: &Admitted,
     policy: &Policy,
-) -> Result<Response<Incoming>, Reject> {
+) -> Result<Option<Response<Incoming>>, Reject> {
     let pool = ctx.live.pool(&policy.upstream)?.clone();
     let mut lease = pool.pick(None, shared.random.bits(), shared.clock.instant())?;
     let request = request(session, ctx, shared, admitted)?;
     let within = Duration::from_millis(pool.policy().first_byte_timeout_ms);
-    let answer = lease.endpoint().client().send(request, within).await;
+    let answer = tokio::select! {
+        answer = lease.endpoint().client().send(request, within) => answer,
+        _ = session.downstream_session.read_body_or_idle(true) => return Ok(None),
+    };
     let outcome = match &answer {
         Ok(response) if !response.status().is_server_error() => Outcome::Success,
         Ok(_) | Err(_) => Outcome::Failure,
     };
     lease.report(outcome, shared.clock.instant());
-    answer.map_err(|error| match error {
+    answer.map(Some).map_err(|error| match error {
         egress::EgressError::Timeout { .. } => {
             Reject::new(Code::GatewayTimeout, "upstream_timeout", error.to_string())
         }
@@ -195,7 +208,12 @@ async fn refused(response: Response<Incoming>, ctx: &mut Ctx) -> Result<Reply, R
         let reason = format!("the upstream answered {status}");
         return Err(Reject::new(Code::Unavailable, "api", reason).retry_after(5));
     }
-    let content_type = response.headers().get(CONTENT_TYPE).cloned();
+    let told = |name: HeaderName| {
+        let value = response.headers().get(&name).cloned();
+        value.map(|value| (name, value))
+    };
+    let headers = [CONTENT_TYPE, RETRY_AFTER].into_iter().filter_map(told);
+    let headers = headers.collect();
     let body = egress::read_whole(
         response.into_body(),
         REFUSAL_BYTES_MAX,
@@ -203,15 +221,11 @@ async fn refused(response: Response<Incoming>, ctx: &mut Ctx) -> Result<Reply, R
     )
     .await;
     let body = body.map_err(|e| Reject::new(Code::BadGateway, "upstream", e.to_string()))?;
-    let mut answer = Reply {
+    Ok(Reply {
         status,
-        headers: Vec::new(),
+        headers,
         body,
-    };
-    answer
-        .headers
-        .extend(content_type.map(|value| (CONTENT_TYPE, value)));
-    Ok(answer)
+    })
 }
 
 /// Why the pump stopped, and what the client hears of it.
@@ -230,7 +244,7 @@ async fn carry(
     policy: &Policy,
     upstream: Incoming,
 ) -> &'static str {
-    if open(session, ctx, policy).await.is_err() {
+    if open(session, ctx, policy, false).await.is_err() {
         return "client-gone";
     }
     let stop = pump(session, ctx, shared, caller, policy, upstream).await;
@@ -249,19 +263,28 @@ async fn carry(
     }
 }
 
-async fn open(session: &mut Session, ctx: &Ctx, policy: &Policy) -> pingora::Result<()> {
+/// Writes the header that a stream begins with; it `ends` there for HEAD.
+async fn open(
+    session: &mut Session,
+    ctx: &Ctx,
+    policy: &Policy,
+    ends: bool,
+) -> pingora::Result<()> {
     let mut header = ResponseHeader::build(StatusCode::OK, Some(16))?;
     header.insert_header(CONTENT_TYPE, "text/event-stream")?;
     header.insert_header(CACHE_CONTROL, "no-store")?;
     // Tells nginx-like hops in front of us not to buffer.
     header.insert_header("x-accel-buffering", "no")?;
-    if ctx.protocol == Protocol::Http1 {
-        header.insert_header(TRANSFER_ENCODING, "chunked")?;
+    if ctx.protocol == Protocol::Http1 && !ends {
+        // HTTP/1.0 knows no chunks: there, the stream ends with the connection.
+        if session.req_header().version != Version::HTTP_10 {
+            header.insert_header(TRANSFER_ENCODING, "chunked")?;
+        }
         session.set_keepalive(None);
     }
     reply::decorate(&mut header, session, ctx);
     session.set_write_timeout(Some(Duration::from_millis(policy.write_timeout_ms)));
-    session.write_response_header(Box::new(header), false).await
+    session.write_response_header(Box::new(header), ends).await
 }
 
 async fn pump(

@@ -177,6 +177,13 @@ impl Scheme {
         }
     }
 
+    /// How far behind and ahead of our clock a timestamp may lie, in seconds; `None` = the scheme has
+    /// no timestamp.
+    #[must_use]
+    pub fn tolerance_s(&self) -> Option<(u32, u32)> {
+        self.ts.as_ref().map(|rule| (rule.past_s, rule.future_s))
+    }
+
     /// What a second arrival of an accepted event is told.
     #[must_use]
     pub fn on_replay(&self) -> OnReplay {

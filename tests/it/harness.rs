@@ -4,11 +4,14 @@
 
 pub mod client;
 pub mod edge;
+pub mod either;
 pub mod frames;
 pub mod h2c;
 pub mod hook;
 pub mod keys;
+pub mod load;
 pub mod origin;
+pub mod stream;
 
 use std::future::Future;
 use std::time::Duration;

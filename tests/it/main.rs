@@ -18,5 +18,9 @@
 mod harness;
 
 mod plain;
+mod slow;
 mod smuggling;
+mod streams;
+mod streams_end;
+mod upstream;
 mod webhooks;

@@ -135,14 +135,38 @@ impl Edge {
         Self::launch(config, dir, authority, &[]).await
     }
 
-    /// A second process on the same configuration that takes the listeners over.
+    /// An edge on a configuration that is the test's alone.
+    pub async fn on(config: impl FnOnce(&Path) -> String) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let authority = Arc::new(Authority::new());
+        authority.issue(dir.path(), "localhost", &["localhost", "api.localhost"]);
+        let path = dir.path().join("maitred.toml");
+        std::fs::write(&path, config(dir.path())).unwrap();
+        Self::launch(path, dir, authority, &[]).await
+    }
+
+    /// A second process that takes the listeners over. Its configuration is the same with the ports
+    /// that the system chose, because a port is found again by the address that was asked for.
     pub async fn successor(&self) -> Self {
-        let (config, dir, authority) = (
-            self.config.clone(),
-            self.dir.clone(),
-            self.authority.clone(),
-        );
+        let config = self.successor_config();
+        let (dir, authority) = (self.dir.clone(), self.authority.clone());
         Self::launch(config, dir, authority, &["--upgrade"]).await
+    }
+
+    /// Writes the configuration of a successor; see [`Edge::successor`].
+    pub fn successor_config(&self) -> PathBuf {
+        let mut text = std::fs::read_to_string(&self.config).unwrap();
+        for address in [self.https, self.http, self.admin] {
+            text = text.replacen("\"127.0.0.1:0\"", &format!("\"{address}\""), 1);
+        }
+        let path = self.dir.path().join("successor.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Where a successor waits for the listeners.
+    pub fn upgrade_socket(&self) -> PathBuf {
+        self.dir.path().join("upgrade.sock")
     }
 
     async fn launch(
@@ -171,15 +195,9 @@ impl Edge {
                 let _ = writeln!(keep.0.lock().unwrap(), "{line}");
             }
         });
-        let address = |name: &'static str| {
-            let log = log.clone();
-            async move { until(name, || async { log.address(name) }).await }
-        };
-        let (https, http, admin) = (
-            address("https").await,
-            address("http").await,
-            address("admin").await,
-        );
+        let https = listening(&mut child, &log, "https").await;
+        let http = listening(&mut child, &log, "http").await;
+        let admin = listening(&mut child, &log, "admin").await;
         let ca = authority.pem.clone();
         let edge = Self {
             https,
@@ -253,8 +271,13 @@ impl Edge {
         self.log.0.lock().unwrap().clone()
     }
 
+    /// The number of the process.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id().unwrap()).unwrap()
+    }
+
     pub fn signal(&self, signal: i32) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        let pid = self.pid();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
@@ -312,6 +335,21 @@ async fn listening(child: &mut Child, log: &Log, name: &str) -> SocketAddr {
         );
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+/// Runs `serve` on a configuration that should not come up: its exit code and what it said.
+pub async fn refused_start(config: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_maitred"))
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .args(flags)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = within("the process gives up", output).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said)
 }
 
 fn text(dir: &Path, setup: &Setup<'_>) -> String {

@@ -1,11 +1,13 @@
 //! An HTTP/2 client over TLS, on the `h2` crate: frames are under the test's control.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::Request;
+use rustls::ClientConfig;
 
 use super::client::{Response, tls, tls_config};
 
@@ -17,15 +19,25 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(address: SocketAddr, name: &str, ca_pem: &str) -> Self {
-        let io = tls(address, name, tls_config(ca_pem, &["h2"]))
+        Self::try_open(address, name, tls_config(ca_pem, &["h2"]))
             .await
-            .unwrap();
+            .unwrap()
+    }
+
+    /// The same where a refusal is not the test's end.
+    pub async fn try_open(
+        address: SocketAddr,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
+        let io = tls(address, name, config).await?;
         assert_eq!(io.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (send, connection) = h2::client::handshake(io).await.unwrap();
+        let handshake = h2::client::handshake(io).await;
+        let (send, connection) = handshake.map_err(std::io::Error::other)?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Self { send }
+        Ok(Self { send })
     }
 
     /// Starts a request; the body is the caller's to send.

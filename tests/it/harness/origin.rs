@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -48,6 +48,27 @@ pub enum Script {
     Late(Duration),
     /// Never answer; hold until the peer goes.
     Hang,
+    /// Do the rest once the gate is open.
+    Held(Gate, Box<Script>),
+}
+
+/// Holds answers back until a test opens it.
+#[derive(Clone)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn passed(&self) {
+        // The sender lives as long as this gate, so waiting cannot fail.
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
 }
 
 impl Script {
@@ -201,7 +222,13 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         shared.seen.lock().unwrap().push(seen.clone());
         shared.busy.fetch_add(1, Ordering::Relaxed);
         let _busy = Busy(&shared.busy);
-        match (shared.handler)(&seen) {
+        let mut script = (shared.handler)(&seen);
+        while let Script::Held(gate, then) = script {
+            gate.passed().await;
+            script = *then;
+        }
+        match script {
+            Script::Held(..) => unreachable!("unwrapped above"),
             Script::Answer {
                 status,
                 headers,
@@ -318,6 +345,9 @@ async fn read_request(
     };
     let raw: Vec<u8> = buffer.drain(..head_end).collect();
     recorded = recorded.saturating_sub(head_end);
+    if seen.header("expect").is_some() {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
     if seen.header("transfer-encoding").is_some() {
         seen.body = read_chunked(stream, buffer, shared, recorded).await?;
     } else if let Some(length) = seen.header("content-length").and_then(|v| v.parse().ok()) {
