@@ -1,14 +1,15 @@
 //! Decides whether a request is well formed and unambiguous before anything else looks at it. Knows
 //! header fields and bytes; does not know routes or callers.
 //!
-//! Order of steps: `header::check` (sizes) → `framing::check` → `authority::host` →
-//! `path::normalise` → `client::address`.
+//! Order of steps: `raw::check` (bytes, HTTP/1) → `header::check` (sizes) → `framing::check` →
+//! `authority::host` → `path::normalise` → `client::address`.
 
 pub mod authority;
 pub mod client;
 pub mod framing;
 pub mod header;
 pub mod path;
+pub mod raw;
 
 /// Limits on the shape of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]

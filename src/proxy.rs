@@ -41,6 +41,7 @@ use self::ctx::{Admitted, Attempts, Ctx, Seen};
 use self::facts::Connection;
 use self::shared::Shared;
 use crate::cache::phases;
+use crate::guard;
 use crate::kernel::facts::{Protocol, Scheme};
 use crate::kernel::header::X_REQUEST_ID;
 use crate::kernel::id::RequestId;
@@ -108,6 +109,9 @@ impl Edge {
     async fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<Verdict, Reject> {
         let connection = connection(session, ctx);
         let policy = &ctx.live.config.guard;
+        if let Some(http1) = session.as_downstream().as_http1() {
+            guard::raw::check(&http1.get_headers_raw_bytes())?;
+        }
         let facts = facts::read(
             session.req_header(),
             connection,

@@ -22,6 +22,9 @@ pub fn host(
     sni: Option<&str>,
     same_certificate: impl Fn(&str, &str) -> bool,
 ) -> Result<String, Reject> {
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(refuse("target_scheme", "the scheme is not ours"));
+    }
     let mut lines = parts.headers.get_all(HOST).iter();
     let field = match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => return Err(refuse("host_count", "more than one Host")),
@@ -184,6 +187,7 @@ mod tests {
         }
         assert!(run("/", None, None).is_err());
         assert!(run("https://a.example/", Some("b.example"), None).is_err());
+        assert!(run("ftp://a.example/", Some("a.example"), None).is_err());
         assert!(run("https://a.example:1/", Some("a.example:2"), None).is_err());
         assert!(parse(&"a".repeat(300)).is_err());
     }

@@ -16,24 +16,29 @@ use crate::kernel::facts::{Facts, Scheme};
 use crate::kernel::header;
 use crate::kernel::reject::{Code, Reject};
 
-/// Fields that only the edge may set; a client's copies are removed. The last ones make some
-/// frameworks serve another path or method than the one that was checked.
-const EDGE_ONLY: [HeaderName; 14] = [
-    header::X_MAITRED_IDENTITY,
-    header::X_MAITRED_PROVIDER,
-    header::X_MAITRED_RECEIVED_AT,
-    header::X_MAITRED_ATTEMPT,
-    header::X_FORWARDED_HOST,
-    http::header::FORWARDED,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
+/// Fields that only the edge may set; a client's copies are removed.
+const EDGE_ONLY_PREFIXES: [&str; 2] = ["x-maitred-", "x-forwarded-"];
+/// Fields by which frameworks learn who is calling, or serve another path or method than the one that
+/// was checked; nobody in front of the edge is believed about those.
+const EDGE_ONLY: [&str; 9] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
 ];
+
+/// `x_maitred_identity` counts, too: origins behind CGI-like interfaces take it for the same name.
+fn is_edge_only(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let mended = name.contains('_').then(|| name.replace('_', "-"));
+    let name = mended.as_deref().unwrap_or(name);
+    EDGE_ONLY.contains(&name) || EDGE_ONLY_PREFIXES.iter().any(|p| name.starts_with(p))
+}
 
 /// Prepares the request header for the upstream. `query` is the one that was checked or that the
 /// cache key was made of.
@@ -55,7 +60,9 @@ pub fn request(
     let mut outcome = Ok(());
     fields::edit_request(upstream, |parts| {
         parts.uri = target.into();
-        for name in &EDGE_ONLY {
+        let spoofed = parts.headers.keys().filter(|n| is_edge_only(n));
+        let spoofed: Vec<HeaderName> = spoofed.cloned().collect();
+        for name in spoofed {
             parts.headers.remove(name);
         }
         outcome = forwarded(&mut parts.headers, facts);
