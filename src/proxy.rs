@@ -40,6 +40,7 @@ use self::ctx::{Admitted, Attempts, Ctx};
 use self::facts::Connection;
 use self::shared::Shared;
 use crate::cache::phases;
+use crate::guard;
 use crate::kernel::facts::{Protocol, Scheme};
 use crate::kernel::header::X_REQUEST_ID;
 use crate::kernel::id::RequestId;
@@ -105,6 +106,9 @@ impl Edge {
     }
 
     async fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<Verdict, Reject> {
+        if let Some(http1) = session.as_downstream().as_http1() {
+            guard::framing::check_raw(&http1.get_headers_raw_bytes())?;
+        }
         let connection = connection(session, ctx);
         let policy = &ctx.live.config.guard;
         let facts = facts::read(

@@ -67,13 +67,28 @@ pub fn request(
     Ok(())
 }
 
-/// Removes from a response what concerned the upstream's connection alone.
+/// Which origin may read a response is the edge's to say, whatever the service thinks of it.
+const CROSS_ORIGIN: [HeaderName; 6] = [
+    http::header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    http::header::ACCESS_CONTROL_ALLOW_HEADERS,
+    http::header::ACCESS_CONTROL_ALLOW_METHODS,
+    http::header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    http::header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    http::header::ACCESS_CONTROL_MAX_AGE,
+];
+
+/// Removes from a response what concerned the upstream's connection alone, and what is not the
+/// upstream's to decide.
 pub fn response(response: &mut ResponseHeader) {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
     let nominated = header::nominated(&response.headers);
-    for name in nominated.iter().chain(&header::HOP_BY_HOP) {
+    for name in nominated
+        .iter()
+        .chain(&header::HOP_BY_HOP)
+        .chain(&CROSS_ORIGIN)
+    {
         response.remove_header(name);
     }
 }
@@ -88,10 +103,9 @@ fn forwarded(upstream: &mut RequestHeader, facts: &Facts) -> pingora::Result<()>
     upstream.insert_header(header::X_FORWARDED_PROTO, scheme)?;
     upstream.insert_header(header::X_FORWARDED_HOST, facts.host.as_str())?;
     upstream.insert_header(header::X_REQUEST_ID, facts.request_id.as_str())?;
-    if !upstream.headers.contains_key(HOST) {
-        upstream.insert_header(HOST, facts.host.as_str())?;
-    }
-    Ok(())
+    // The name that was checked, not the client's spelling: a port of its own choice would be no part
+    // of the cache's key.
+    upstream.insert_header(HOST, facts.host.as_str())
 }
 
 /// The identity header for requests that the edge makes by itself on a caller's behalf.
