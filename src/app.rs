@@ -87,8 +87,9 @@ fn run(config: Config, source: ConfigSource, how: Serve) -> anyhow::Result<ExitC
 
     let conf = Arc::new(server::configuration(threads));
     let mut services = listeners(&shared, &policies, &mut sockets, &conf)?;
+    let file = source.path.clone();
     services.extend(background(&shared, &policies, source, admin)?);
-    banner::print(&shared, demo.as_ref());
+    banner::print(&shared, demo.as_ref(), file.as_deref());
 
     let ready = {
         let shared = shared.clone();
@@ -165,7 +166,7 @@ fn listeners(
     }
     if let Some(http) = &live.config.http {
         let role = match http.redirect_to_port {
-            Some(to_port) => Role::Redirect { to_port },
+            Some(_) => Role::Redirect,
             None => Role::Routes(Scheme::Http),
         };
         let policies = policies.http.clone();
@@ -206,7 +207,7 @@ fn listener(
     proxy.server_options = Some(options);
     let tls = match role {
         Role::Routes(Scheme::Https) => shared.tls.clone(),
-        Role::Routes(Scheme::Http) | Role::Redirect { .. } => None,
+        Role::Routes(Scheme::Http) | Role::Redirect => None,
     };
     let edge = accept::Edge::new(name, socket, policies, tls, Arc::new(proxy), &shared.drain)?
         .observed(observer(name, shared.metrics.clone()));

@@ -13,6 +13,7 @@ mod sign;
 mod smoke;
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,7 +100,12 @@ pub fn run(
     match dispatch(command, source, output, start) {
         Ok(code) => code,
         Err(failure) => {
-            output.error(&failure.to_string());
+            // `maitred config docs | head`: the reader has seen enough, and knows it.
+            let enough =
+                matches!(&failure, Failure::Output(e) if e.kind() == ErrorKind::BrokenPipe);
+            if !enough {
+                output.error(&failure.to_string());
+            }
             ExitCode::from(match failure {
                 Failure::Usage(_) | Failure::Config(_) => EXIT_USAGE,
                 Failure::No(_) | Failure::Output(_) => EXIT_NO,

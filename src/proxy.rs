@@ -12,6 +12,7 @@ pub mod cached;
 pub mod cors;
 pub mod ctx;
 pub mod facts;
+pub mod fields;
 pub mod forward;
 pub mod ingest;
 pub mod reply;
@@ -36,7 +37,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use self::admit::{Charge, Verdict};
 use self::attempt::Failed;
-use self::ctx::{Admitted, Attempts, Ctx};
+use self::ctx::{Admitted, Attempts, Ctx, Seen};
 use self::facts::Connection;
 use self::shared::Shared;
 use crate::cache::phases;
@@ -54,8 +55,8 @@ use crate::upstream::breaker::Outcome;
 pub enum Role {
     /// Every route.
     Routes(Scheme),
-    /// 308 to https on this port; health endpoints are answered in place.
-    Redirect { to_port: u16 },
+    /// 308 to https; health endpoints are answered in place.
+    Redirect,
 }
 
 /// The proxy behind one listener.
@@ -68,7 +69,7 @@ impl Edge {
     fn scheme(&self) -> Scheme {
         match self.role {
             Role::Routes(scheme) => scheme,
-            Role::Redirect { .. } => Scheme::Http,
+            Role::Redirect => Scheme::Http,
         }
     }
 
@@ -126,8 +127,8 @@ impl Edge {
             },
         )?;
         let facts = Arc::new(facts);
-        if let Role::Redirect { to_port } = self.role
-            && let Some(reply) = redirect::answer(&ctx.live, &facts, to_port)
+        if self.role == Role::Redirect
+            && let Some(reply) = redirect::answer(&ctx.live, &facts)
         {
             return Ok(Verdict::Answered(reply));
         }
@@ -138,7 +139,7 @@ impl Edge {
         };
         let live = ctx.live.clone();
         let parts = session.req_header();
-        admit::admit(&self.shared, &live, parts, facts, charge, &mut ctx.limit).await
+        admit::admit(&self.shared, &live, parts, facts, charge, &mut ctx.seen).await
     }
 
     /// `Ok(None)` = nothing left to write here: a stream was carried, or the upstream phases follow.
@@ -201,7 +202,7 @@ impl ProxyHttp for Edge {
             protocol: Protocol::Http1,
             scheme: self.scheme(),
             admitted: None,
-            limit: None,
+            seen: Seen::default(),
             reject: None,
             upstream: Attempts::default(),
             body_bytes: 0,

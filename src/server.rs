@@ -79,7 +79,16 @@ pub fn run(mut parts: Parts) -> ExitCode {
         warn!(%address, "an inherited listener is not configured any more; closed");
     }
     let forced = Arc::new(AtomicBool::new(false));
+    // Before anything serves: a signal that nobody listens for would end the process.
+    let listening = match Signals::listen_early() {
+        Ok(listening) => listening,
+        Err(error) => {
+            error!(%error, "cannot listen for signals");
+            return ExitCode::FAILURE;
+        }
+    };
     let leaver = Leaver {
+        signals: Mutex::new(Some(listening.signals)),
         drain: parts.drain,
         state: parts.state,
         sockets: Mutex::new(Some(Arc::new(Mutex::new(parts.sockets)))),
@@ -106,6 +115,8 @@ type SharedSockets = Arc<Mutex<Sockets>>;
 
 /// Waits for signals and walks the process through its phases.
 struct Leaver {
+    /// Taken when the server begins to wait for them.
+    signals: Mutex<Option<Signals>>,
     drain: Drain,
     state: DrainState,
     /// Taken when accepting ends, which closes them.
@@ -118,13 +129,9 @@ struct Leaver {
 #[async_trait]
 impl ShutdownSignalWatch for Leaver {
     async fn recv(&self) -> ShutdownSignal {
-        let mut signals = match Signals::listen() {
-            Ok(signals) => signals,
-            Err(error) => {
-                error!(%error, "cannot listen for signals");
-                self.forced.store(true, Ordering::Relaxed);
-                return ShutdownSignal::FastShutdown;
-            }
+        let Some(mut signals) = lock(&self.signals).take() else {
+            // Asked a second time, which the server does not: there is nothing to wait for.
+            return ShutdownSignal::FastShutdown;
         };
         self.announce_ready();
         self.until_signalled(&mut signals).await

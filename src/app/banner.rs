@@ -1,13 +1,15 @@
 //! What the one-command start prints: where everything listens and commands that work as pasted.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use crate::config::Environment;
 use crate::embedded_api::Started;
 use crate::proxy::shared::Shared;
 
-/// Prints to standard output, in development and with demo data only.
-pub(super) fn print(shared: &Shared, started: Option<&Started>) {
+/// Prints to standard output, in development and with demo data only. `file` is the configuration, where
+/// it is not the built-in one.
+pub(super) fn print(shared: &Shared, started: Option<&Started>, file: Option<&Path>) {
     let live = shared.live.load();
     let demo = started.and_then(|s| s.demo.as_ref());
     let (Environment::Development, Some(demo), Some((https, tls))) =
@@ -36,7 +38,7 @@ Log in (the token is good for 15 minutes):
   TOKEN=$(curl -s --cacert {ca} {base}/auth/login -H 'content-type: application/json' -d '{{"email":"{email}","password":"{password}"}}' | sed 's/.*"accessToken":"\([^"]*\)".*/\1/')
 
 A signed webhook; the second, replayed one is refused:
-  BODY='{{"event":"invoice.paid","id":"evt_test_123","amount":5000}}'; TS=$(date +%s%3N); SIG=$(printf '%s.%s' "$TS" "$BODY" | openssl dgst -sha256 -hmac {secret} -hex | sed 's/.* //')
+  TS=$(date +%s%3N); BODY='{{"event":"invoice.paid","id":"evt_'$TS'","amount":5000}}'; SIG=$(printf '%s.%s' "$TS" "$BODY" | openssl dgst -sha256 -hmac {secret} -hex | sed 's/.* //')
   for n in 1 2; do curl -s -o /dev/null -w '%{{http_code}}\n' --cacert {ca} {base}/webhooks/billing -H 'content-type: application/json' -H "x-timestamp: $TS" -H "x-signature: $SIG" -H "x-request-id: try-$n" --data-binary "$BODY"; done
 
 A live stream (ends by itself after 5 seconds here):
@@ -48,11 +50,36 @@ A cached GET, MISS then HIT; receiving goods makes it a MISS again:
 
 Metrics, and the whole validation in one command:
   curl -s http://{admin}/metrics
-  maitred smoke --base {base} --ca {ca}
+  {maitred} smoke{config}
 "#,
         version = env!("CARGO_PKG_VERSION"),
+        maitred = this_program(),
+        config = file
+            .map(|f| format!(" --config {}", word(f)))
+            .unwrap_or_default(),
         secret = "\"${WH_SECRET:-dev-webhook-secret-for-one-machine-only}\"",
     );
     // Nobody reads it when standard output is closed; the edge serves all the same.
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// As it can be called from the folder it was started in.
+fn this_program() -> String {
+    let (Ok(program), Ok(here)) = (std::env::current_exe(), std::env::current_dir()) else {
+        return "maitred".into();
+    };
+    match program.strip_prefix(here) {
+        Ok(below) => word(&Path::new(".").join(below)),
+        Err(_) => word(&program),
+    }
+}
+
+/// A path as one word for a POSIX shell.
+fn word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }

@@ -40,27 +40,26 @@ impl Policies {
     }
 }
 
-/// Watches files and SIGHUP until the process ends.
-pub(super) async fn watch(
+/// Watches files and SIGHUP until the process ends. Files count as read when this is called.
+pub(super) fn watch(
     shared: Arc<Shared>,
     policies: Policies,
     source: ConfigSource,
-) -> Result<(), String> {
+) -> impl Future<Output = Result<(), String>> + Send {
     let running = shared.live.load().config.clone();
     let reloader = Reloader::new(source, running, shared.reload.clone(), shared.clock.clone());
-    let count = |outcome| {
-        let result = match outcome {
-            Outcome::Replaced => "applied",
-            Outcome::Kept => "refused",
+    async move {
+        let count = |outcome| {
+            let result = match outcome {
+                Outcome::Replaced => "applied",
+                Outcome::Kept => "refused",
+            };
+            let reloads = &shared.metrics.config_reloads;
+            reloads.with_label_values(&[result]).inc();
         };
-        shared
-            .metrics
-            .config_reloads
-            .with_label_values(&[result])
-            .inc();
-    };
-    watch_files(reloader, |config| apply(&shared, &policies, config), count).await;
-    Err("the watcher ended".into())
+        watch_files(reloader, |config| apply(&shared, &policies, config), count).await;
+        Err("the watcher ended".into())
+    }
 }
 
 fn apply(shared: &Shared, policies: &Policies, config: Config) -> Result<(), Vec<String>> {

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Environment};
 
+/// How a URL names this machine.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
 /// The edge's URL and whom to trust. The development authority counts only for the configuration's own
 /// edge: somebody else's is known to browsers, or has a `--ca`.
 pub(super) fn whereabouts(
@@ -14,8 +17,11 @@ pub(super) fn whereabouts(
 ) -> (String, Option<PathBuf>) {
     let own = own(config);
     let base = base.map_or(own.as_str(), |base| base.trim_end_matches('/'));
+    let same = LOOPBACK
+        .iter()
+        .any(|host| base == own.replace("localhost", host));
     let ca = ca.map(Path::to_owned);
-    let ca = ca.or_else(|| authority(config).filter(|_| base == own));
+    let ca = ca.or_else(|| authority(config).filter(|_| same));
     (base.to_owned(), ca)
 }
 

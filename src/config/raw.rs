@@ -58,6 +58,7 @@ pub struct File {
     pub streams: BTreeMap<String, Stream>,
     /// What is served. What no route matches is answered with 404.
     pub routes: Vec<Route>,
+    #[schemars(extend("x-reload" = "restart"))]
     pub drain: Drain,
     pub log: Log,
     pub telemetry: Telemetry,

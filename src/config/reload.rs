@@ -24,6 +24,8 @@ use crate::kernel::clock::{Clock, UnixMs};
 /// Silence after which a burst of changes counts as finished: an editor or a ConfigMap swap touches
 /// several names.
 const DEBOUNCE: Duration = Duration::from_millis(150);
+/// However often a directory changes, e.g. because a log is written there, ours are looked at by then.
+const DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 
 /// What is running and what became of the last attempt to replace it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,12 +57,17 @@ impl ReloadStatus {
 pub struct Reloader {
     source: ConfigSource,
     running: Config,
+    /// What the last attempt was made from; also where it was refused, because a file that is at
+    /// fault may be mended.
+    files: Vec<PathBuf>,
+    /// Their contents before it was made.
+    contents: Contents,
     status: Arc<ArcSwap<ReloadStatus>>,
     clock: Clock,
 }
 
 impl Reloader {
-    /// `running` is what `source` gave at start.
+    /// `running` is what `source` gave at start. Changes of its files count from this moment.
     #[must_use]
     pub fn new(
         source: ConfigSource,
@@ -68,8 +75,11 @@ impl Reloader {
         status: Arc<ArcSwap<ReloadStatus>>,
         clock: Clock,
     ) -> Self {
+        let files = files(&running);
         Self {
             source,
+            contents: Contents::of(&files),
+            files,
             running,
             status,
             clock,
@@ -79,9 +89,13 @@ impl Reloader {
     /// Loads again and hands the result to `apply`, which may still refuse it, e.g. because a
     /// certificate cannot be read. Says whether it was replaced.
     pub fn reload(&mut self, apply: &impl Fn(Config) -> Result<(), Vec<String>>) -> Outcome {
+        // Before they are read: what changes from now on may not be in it.
+        self.contents = Contents::of(&self.files);
         let lines = |e: super::ConfigErrors| e.problems().iter().map(ToString::to_string).collect();
         let outcome = self.source.load().map_err(lines).and_then(|mut config| {
             let needs_restart = keep_started(&mut config, &self.running);
+            self.files = files(&config);
+            self.contents.add(&self.files);
             apply(config.clone())?;
             self.running = config;
             Ok(needs_restart)
@@ -90,6 +104,14 @@ impl Reloader {
             Ok(needs_restart) => self.replaced(needs_restart),
             Err(errors) => self.kept(errors),
         }
+    }
+
+    /// Whether a file differs from what the last attempt read.
+    fn is_outdated(&mut self) -> bool {
+        let now = Contents::of(&self.files);
+        let outdated = now != self.contents;
+        self.contents = now;
+        outdated
     }
 
     fn replaced(&self, needs_restart: Vec<String>) -> Outcome {
@@ -124,10 +146,10 @@ pub enum Outcome {
     Kept,
 }
 
-/// Reloads on SIGHUP and whenever a file that took part changes. Runs until it is dropped.
+/// Reloads on SIGHUP and whenever a file that took part changes; `done` hears of every attempt. Runs
+/// until it is dropped.
 ///
 /// Loading blocks this task for the few milliseconds that reading some small files takes.
-/// `done` hears of every attempt.
 pub async fn watch(
     mut reloader: Reloader,
     apply: impl Fn(Config) -> Result<(), Vec<String>>,
@@ -136,27 +158,26 @@ pub async fn watch(
     let mut hangup = signal(SignalKind::hangup())
         .inspect_err(|e| tracing::warn!(error = %e, "SIGHUP is not handled"))
         .ok();
-    let (told, mut changes) = mpsc::channel(1);
-    let mut watched = Watched::new(told);
-    watched.follow(&reloader.running.files);
-    let mut seen = fingerprint(&reloader.running.files);
+    let (tell, mut changes) = mpsc::channel(1);
+    let mut watched = Watched::new(tell);
+    watched.follow(&reloader.files);
+    let mut forced = false;
     loop {
-        let forced = tokio::select! {
+        // A directory has other files too, and reading ours may look like a change.
+        if forced || reloader.is_outdated() {
+            done(reloader.reload(&apply));
+            watched.follow(&reloader.files);
+        }
+        forced = tokio::select! {
             Some(()) = async { hangup.as_mut()?.recv().await } => true,
             Some(()) = changes.recv() => false,
             else => return,
         };
-        while !forced && tokio::time::timeout(DEBOUNCE, changes.recv()).await.is_ok() {}
-        let now = fingerprint(&reloader.running.files);
-        // A directory has other files too, and reading ours may look like a change.
-        if forced || now != seen {
-            seen = now;
-            let outcome = reloader.reload(&apply);
-            done(outcome);
-            if outcome == Outcome::Replaced {
-                watched.follow(&reloader.running.files);
-                seen = fingerprint(&reloader.running.files);
-            }
+        if !forced {
+            let quiet =
+                async { while tokio::time::timeout(DEBOUNCE, changes.recv()).await.is_ok() {} };
+            // Running out of time is as good: the rest of the burst comes as a change of its own.
+            let _ = tokio::time::timeout(DEBOUNCE_MAX, quiet).await;
         }
     }
 }
@@ -210,15 +231,34 @@ impl Watched {
     }
 }
 
-/// Contents of the files. Unlike the configuration's digest it covers secrets, and never leaves here.
-fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for file in files {
-        let content = std::fs::read(file).unwrap_or_default();
-        hash.update(content.len().to_be_bytes());
-        hash.update(content);
+/// Everything that a configuration was made from: files, secrets, certificates.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let mut files = config.files.clone();
+    for pair in config.https.iter().flat_map(|(_, tls)| &tls.certificates) {
+        files.extend([pair.chain.clone(), pair.key.clone()]);
     }
-    hash.finalize().into()
+    files
+}
+
+/// A hash of every file's content. Unlike the configuration's digest it covers secrets, and never
+/// leaves here.
+#[derive(Default, Eq, PartialEq)]
+struct Contents(BTreeMap<PathBuf, [u8; 32]>);
+
+impl Contents {
+    fn of(files: &[PathBuf]) -> Self {
+        let mut contents = Self::default();
+        contents.add(files);
+        contents
+    }
+
+    /// Takes files in that are not known yet.
+    fn add(&mut self, files: &[PathBuf]) {
+        for file in files {
+            let hash = || Sha256::digest(std::fs::read(file).unwrap_or_default()).into();
+            self.0.entry(file.clone()).or_insert_with(hash);
+        }
+    }
 }
 
 /// Puts back what takes effect at start only; returns the keys of which that is true and that differ.
@@ -255,6 +295,8 @@ fn keep_started(config: &mut Config, running: &Config) -> Vec<String> {
     config.upgrade_socket = running.upgrade_socket.clone();
     config.embedded_api = running.embedded_api.clone();
     config.cache.bytes_max = running.cache.bytes_max;
+    config.cache.lock_timeout_ms = running.cache.lock_timeout_ms;
+    config.drain = running.drain;
     config.replay = running.replay;
     config.restart_keys = running.restart_keys.clone();
     changed

@@ -169,7 +169,10 @@ impl DrainState {
             self.0.draining_since.get_or_init(Instant::now);
         }
         self.0.phase.send_replace(phase);
-        self.0.stop.send_replace(phase >= Phase::Draining);
+        // Sessions take any word on this channel for the end, so nothing is said twice.
+        let stop = phase >= Phase::Draining;
+        let stopped = |now: &mut bool| std::mem::replace(now, stop) != stop;
+        self.0.stop.send_if_modified(stopped);
     }
 
     /// Counts a connection in.
@@ -239,11 +242,12 @@ mod tests {
         assert!(state.is_ready() && state.may_keep_alive());
         state.advance(Phase::Announcing, Cause::Upgrade);
         assert!(state.is_ready() && !state.may_keep_alive());
+        let stop = state.stop();
         state.advance(Phase::Announcing, Cause::Terminate);
         assert!(!state.is_ready() && !state.may_keep_alive());
-        assert!(!*state.stop().borrow());
+        assert!(!*stop.borrow() && stop.has_changed().is_ok_and(|new| !new));
         state.advance(Phase::Draining, Cause::Terminate);
-        assert!(*state.stop().borrow());
+        assert!(*stop.borrow() && stop.has_changed().is_ok_and(|new| new));
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub type Buffered = BufReader<BufWriter<TcpStream>>;
 
 /// Read buffer; a TLS record header and its small records come in one read.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Write buffer; about one segment, so that nothing large is copied.
-const WRITE_BUFFER_BYTES: usize = 1460;
+/// Write buffer; a header with all that the edge adds and a small body leave in one system call.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// What a client may send while a request header is due. Far above what `guard` accepts and answers
 /// with 431; this one only keeps Pingora from buffering its megabyte.
 const HEADER_BYTES_MAX: u64 = 128 * 1024;

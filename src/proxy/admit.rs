@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::cors;
-use super::ctx::Admitted;
+use super::ctx::{Admitted, Seen};
 use super::shared::{Live, Shared};
 use crate::auth::{self, AuthRefusal, Need, credential};
 use crate::kernel::facts::Facts;
@@ -32,19 +32,21 @@ pub enum Charge {
     Waive,
 }
 
-/// Runs the checks in order. `decision` receives the limit that was taken, also when it refused.
+/// Runs the checks in order. `seen` receives what they find on the way, also when one refuses.
 pub async fn admit(
     shared: &Shared,
     live: &Live,
     parts: &Parts,
     facts: Arc<Facts>,
     charge: Charge,
-    decision: &mut Option<Decision>,
+    seen: &mut Seen,
 ) -> Result<Verdict, Reject> {
     if cors::is_preflight(&facts.method, &parts.headers) {
         return preflight(live, parts, &facts).map(Verdict::Answered);
     }
     let plan = route(live, &facts)?;
+    seen.route = Some(plan.name.clone());
+    let decision = &mut seen.limit;
     super::body::check_declared(facts.content_length, plan.body_bytes_max)?;
     before_auth(shared, &plan, &facts, charge, decision)?;
     let caller = authenticate(shared, live, &plan, parts).await?;

@@ -57,15 +57,16 @@ fn ready(shared: &Shared, live: &Live) -> Reply {
 }
 
 /// `redis` is `disabled` while no shared store is configured; `database` is the API's, so what the
-/// edge knows of it is whether the API calls itself ready.
+/// edge knows of it is whether the API called itself ready when it was last asked.
 fn health(shared: &Shared, live: &Live) -> Reply {
     let now = shared.clock.instant();
     let mut upstreams = Map::new();
     for (name, pool) in &live.pools {
-        let state = if pool.is_available(now) {
-            "connected"
-        } else {
-            "unavailable"
+        let state = match (pool.is_available(now), pool.is_confirmed(now)) {
+            (true, true) => "connected",
+            // Not asked yet, or failing for less long than it takes to be left alone.
+            (true, false) => "unknown",
+            (false, _) => "unavailable",
         };
         upstreams.insert(name.to_string(), Value::from(state));
     }
@@ -75,7 +76,8 @@ fn health(shared: &Shared, live: &Live) -> Reply {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "degraded")
     };
-    let database = if all_up { "connected" } else { "unknown" };
+    let connected = upstreams.values().all(|state| state == "connected");
+    let database = if connected { "connected" } else { "unknown" };
     let body = json!({
         "status": word,
         "redis": "disabled",

@@ -30,8 +30,8 @@ pub struct Ctx {
     pub scheme: Scheme,
     /// Written by `admit`.
     pub admitted: Option<Admitted>,
-    /// The limit that was taken, for the response headers.
-    pub limit: Option<Decision>,
+    /// What `admit` learned before it said yes or no, for the log and the response headers.
+    pub seen: Seen,
     /// The refusal that was, or will be, sent.
     pub reject: Option<Reject>,
     /// Written by the forward lane.
@@ -41,6 +41,15 @@ pub struct Ctx {
     pub cache: Option<Cached>,
     /// What the lane has to say in the access log: `accepted`, `lifetime`, …
     pub outcome: Option<&'static str>,
+}
+
+/// What is known of a request however it ends.
+#[derive(Default)]
+pub struct Seen {
+    /// The route's name, once there is a route.
+    pub route: Option<Arc<str>>,
+    /// The limit that was taken last, also when it refused.
+    pub limit: Option<Decision>,
 }
 
 /// A request that passed every check.
@@ -65,6 +74,6 @@ pub struct Attempts {
 impl Ctx {
     /// The name under which logs and metrics know the route.
     pub fn route(&self) -> &str {
-        self.admitted.as_ref().map_or("-", |a| &a.plan.name)
+        self.seen.route.as_deref().unwrap_or("-")
     }
 }

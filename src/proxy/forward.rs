@@ -1,13 +1,15 @@
 //! What changes on a request's way to the upstream and on the response's way back, and what a failed
 //! attempt means. Pure apart from the leases.
 
+use http::header::InvalidHeaderValue;
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Admitted;
+use super::fields;
 use crate::auth::assertion::Signer;
 use crate::kernel::clock::UnixMs;
 use crate::kernel::facts::{Facts, Scheme};
@@ -49,22 +51,21 @@ pub fn request(
         Some(_) | None => facts.path.clone(),
     };
     let target: PathAndQuery = target.parse().map_err(|_| bad("target"))?;
-    upstream.set_uri(target.into());
-    for name in EDGE_ONLY {
-        upstream.remove_header(&name);
-    }
-    forwarded(upstream, facts).map_err(|_| bad("header"))?;
-    if let Some(caller) = &admitted.caller {
-        // The API believes the assertion alone; the bearer token stops here.
-        upstream.remove_header(&AUTHORIZATION);
-        let assertion = assertions
-            .sign(caller, &facts.request_id, now)
-            .ok_or_else(unsignable)?;
-        upstream
-            .insert_header(header::X_MAITRED_IDENTITY, assertion)
-            .map_err(|_| unsignable())?;
-    }
-    Ok(())
+    let identity = identity(admitted, assertions, now)?;
+    let mut outcome = Ok(());
+    fields::edit_request(upstream, |parts| {
+        parts.uri = target.into();
+        for name in &EDGE_ONLY {
+            parts.headers.remove(name);
+        }
+        outcome = forwarded(&mut parts.headers, facts);
+        if let Some(identity) = identity {
+            // The API believes the assertion alone; the bearer token stops here.
+            parts.headers.remove(AUTHORIZATION);
+            parts.headers.insert(header::X_MAITRED_IDENTITY, identity);
+        }
+    });
+    outcome.map_err(|_| bad("header"))
 }
 
 /// Which origin may read a response is the edge's to say, whatever the service thinks of it.
@@ -94,18 +95,24 @@ pub fn response(response: &mut ResponseHeader) {
 }
 
 /// Where the request came from, as the edge established it; what the client claimed is replaced.
-fn forwarded(upstream: &mut RequestHeader, facts: &Facts) -> pingora::Result<()> {
+fn forwarded(headers: &mut HeaderMap, facts: &Facts) -> Result<(), InvalidHeaderValue> {
     let scheme = match facts.scheme {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
+        Scheme::Http => HeaderValue::from_static("http"),
+        Scheme::Https => HeaderValue::from_static("https"),
     };
-    upstream.insert_header(header::X_FORWARDED_FOR, facts.client_ip.to_string())?;
-    upstream.insert_header(header::X_FORWARDED_PROTO, scheme)?;
-    upstream.insert_header(header::X_FORWARDED_HOST, facts.host.as_str())?;
-    upstream.insert_header(header::X_REQUEST_ID, facts.request_id.as_str())?;
+    let host = HeaderValue::from_str(&facts.host)?;
+    let client = HeaderValue::from_str(&facts.client_ip.to_string())?;
+    headers.insert(header::X_FORWARDED_FOR, client);
+    headers.insert(header::X_FORWARDED_PROTO, scheme);
+    headers.insert(
+        header::X_REQUEST_ID,
+        HeaderValue::from_str(facts.request_id.as_str())?,
+    );
     // The name that was checked, not the client's spelling: a port of its own choice would be no part
     // of the cache's key.
-    upstream.insert_header(HOST, facts.host.as_str())
+    headers.insert(HOST, host.clone());
+    headers.insert(header::X_FORWARDED_HOST, host);
+    Ok(())
 }
 
 /// The identity header for requests that the edge makes by itself on a caller's behalf.

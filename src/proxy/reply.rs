@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 
 use super::ctx::Ctx;
 use super::shared::Shared;
-use super::{body, cached, cors};
+use super::{body, cached, cors, fields};
 use crate::kernel::facts::{Protocol, Scheme};
 use crate::kernel::header;
 use crate::kernel::reject::{Code, Reject};
@@ -46,33 +46,34 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSub
 
 /// Adds what every response carries and removes what must not leave.
 pub fn decorate(response: &mut ResponseHeader, session: &Session, ctx: &Ctx) {
-    for name in &INTERNAL {
-        response.remove_header(name);
-    }
-    for (name, value) in SECURITY {
-        set(response, name, value);
-    }
-    if ctx.scheme == Scheme::Https {
-        set(response, http::header::STRICT_TRANSPORT_SECURITY, HSTS);
-    }
-    if let Ok(id) = HeaderValue::from_str(ctx.request_id.as_str()) {
-        set(response, header::X_REQUEST_ID, id);
-    }
-    for (name, value) in
-        cors::response_headers(&ctx.live.config.cors, &session.req_header().headers)
-    {
-        if name == VARY {
-            // An upstream's own `Vary` stays.
-            let _ = response.append_header(name, value);
-        } else {
-            set(response, name, value);
+    fields::edit_response(response, |headers| {
+        for name in &INTERNAL {
+            headers.remove(name);
         }
-    }
-    if let Some(decision) = &ctx.limit {
-        for (name, value) in limit::headers::of(decision) {
-            set(response, name, value);
+        for (name, value) in SECURITY {
+            headers.insert(name, value);
         }
-    }
+        if ctx.scheme == Scheme::Https {
+            headers.insert(http::header::STRICT_TRANSPORT_SECURITY, HSTS);
+        }
+        if let Ok(id) = HeaderValue::from_str(ctx.request_id.as_str()) {
+            headers.insert(header::X_REQUEST_ID, id);
+        }
+        let cors = cors::response_headers(&ctx.live.config.cors, &session.req_header().headers);
+        for (name, value) in cors {
+            if name == VARY {
+                // An upstream's own `Vary` stays.
+                headers.append(name, value);
+            } else {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(decision) = &ctx.seen.limit {
+            for (name, value) in limit::headers::of(decision) {
+                headers.insert(name, value);
+            }
+        }
+    });
 }
 
 /// Writes a whole answer of the edge's own.
@@ -148,9 +149,4 @@ pub fn note(ctx: &Ctx, shared: &Shared, reject: &Reject) {
         ctx.route(),
         shared.clock.unix(),
     );
-}
-
-fn set(response: &mut ResponseHeader, name: HeaderName, value: HeaderValue) {
-    // Fails only on names and values that `HeaderName` and `HeaderValue` do not let exist.
-    let _ = response.insert_header(name, value);
 }

@@ -120,7 +120,7 @@ fn enter(
         .limiter
         .take(&name, quota, &Key::subject(&caller.subject));
     let refused = taken.retry_after_s;
-    ctx.limit = Some(taken);
+    ctx.seen.limit = Some(taken);
     if let Some(seconds) = refused {
         let reason = "too many stream connections per minute";
         return Err(Reject::new(Code::RateLimited, "stream_connects", reason).retry_after(seconds));
@@ -233,7 +233,21 @@ enum Stop {
     ClientGone,
     SlowClient,
     UpstreamEnded,
+    /// Time is over, between two events.
     Goodbye(&'static str),
+    /// Time is over within an event: a word of ours would become part of it, and a client drops what
+    /// has no end.
+    Silent(&'static str),
+}
+
+impl Stop {
+    fn over(reason: &'static str, boundary: Boundary) -> Self {
+        if boundary.is_open() {
+            Self::Goodbye(reason)
+        } else {
+            Self::Silent(reason)
+        }
+    }
 }
 
 async fn carry(
@@ -254,6 +268,10 @@ async fn carry(
         Stop::UpstreamEnded => {
             let _ = session.write_response_body(None, true).await;
             "upstream-ended"
+        }
+        Stop::Silent(reason) => {
+            let _ = session.write_response_body(None, true).await;
+            reason
         }
         Stop::Goodbye(reason) => {
             let words = frame::goodbye(reason, pace::retry_ms(shared.random.fraction()));
@@ -310,7 +328,7 @@ async fn pump(
         let wake = sleep_until(Instant::from_std(pace.next()));
         let piece = tokio::select! {
             biased;
-            () = &mut drained => return Stop::Goodbye("drain"),
+            () = &mut drained => return Stop::over("drain", boundary),
             frame = upstream.frame() => match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
@@ -322,8 +340,10 @@ async fn pump(
             _ = session.downstream_session.read_body_or_idle(true) => return Stop::ClientGone,
             () = wake => match pace.due(clock.instant()) {
                 None => continue,
-                Some(Due::End(End::Lifetime)) => return Stop::Goodbye("lifetime"),
-                Some(Due::End(End::CredentialExpired)) => return Stop::Goodbye("credential-expired"),
+                Some(Due::End(End::Lifetime)) => return Stop::over("lifetime", boundary),
+                Some(Due::End(End::CredentialExpired)) => {
+                    return Stop::over("credential-expired", boundary);
+                }
                 Some(Due::Heartbeat) => {
                     pace.sent(clock.instant());
                     if !boundary.is_open() {

@@ -1,5 +1,5 @@
 //! Signals as the server understands them. SIGHUP is not among them: a new configuration is the
-//! application's matter.
+//! application's matter. All that is done for it here is that it ends nothing.
 
 use std::io;
 
@@ -23,8 +23,31 @@ pub(super) struct Signals {
     quit: unix::Signal,
 }
 
+/// Signals that count from now on, before the server's own runtime is there to deliver them.
+pub(super) struct Listening {
+    pub(super) signals: Signals,
+    /// Registers and holds what comes until another runtime delivers it.
+    _runtime: tokio::runtime::Runtime,
+}
+
 impl Signals {
-    pub(super) fn listen() -> io::Result<Self> {
+    /// Listens outside of any runtime.
+    pub(super) fn listen_early() -> io::Result<Listening> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let entered = runtime.enter();
+        let signals = Self::listen()?;
+        // Its handler stays when nobody listens, and the default action is gone for good.
+        drop(unix::signal(SignalKind::hangup())?);
+        drop(entered);
+        Ok(Listening {
+            signals,
+            _runtime: runtime,
+        })
+    }
+
+    fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,

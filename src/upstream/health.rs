@@ -18,6 +18,8 @@ pub struct Health {
     healthy: bool,
     /// Answers in a row that speak against the present state.
     against: u32,
+    /// The last answer; `None` = not asked yet.
+    last: Option<bool>,
 }
 
 impl Default for Health {
@@ -25,6 +27,7 @@ impl Default for Health {
         Self {
             healthy: true,
             against: 0,
+            last: None,
         }
     }
 }
@@ -36,11 +39,22 @@ impl Health {
         self.healthy
     }
 
+    /// Whether the endpoint said so itself when it was last asked.
+    #[must_use]
+    pub fn is_confirmed(self) -> bool {
+        self.last == Some(true)
+    }
+
     /// The state after one more answer.
     #[must_use]
     pub fn after(self, good: bool, policy: &HealthPolicy) -> Self {
+        let last = Some(good);
         if good == self.healthy {
-            return Self { against: 0, ..self };
+            return Self {
+                against: 0,
+                last,
+                ..self
+            };
         }
         let needed = if good {
             policy.healthy_after
@@ -52,9 +66,14 @@ impl Health {
             return Self {
                 healthy: good,
                 against: 0,
+                last,
             };
         }
-        Self { against, ..self }
+        Self {
+            against,
+            last,
+            ..self
+        }
     }
 }
 
@@ -141,6 +160,10 @@ mod tests {
                 .fold(health, |h, good| h.after(*good, &policy))
         };
         let fresh = Health::default();
+        assert!(fresh.is_healthy() && !fresh.is_confirmed());
+        assert!(say(fresh, &[true]).is_confirmed());
+        assert!(say(fresh, &[true, false]).is_healthy());
+        assert!(!say(fresh, &[true, false]).is_confirmed());
         assert!(say(fresh, &[false, false, true, false, false]).is_healthy());
         let down = say(fresh, &[false, false, false]);
         assert!(!down.is_healthy());

@@ -170,6 +170,16 @@ impl Pool {
             .any(|e| e.is_usable(&policy, now))
     }
 
+    /// Whether at least one endpoint that would be asked now said that it is well when its health was
+    /// last asked.
+    #[must_use]
+    pub fn is_confirmed(&self, now: Instant) -> bool {
+        let policy = self.policy.load();
+        let endpoints = self.endpoints.load();
+        let mut usable = endpoints.iter().filter(|e| e.is_usable(&policy, now));
+        usable.any(|e| lock(&e.health).is_confirmed())
+    }
+
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

@@ -3,6 +3,7 @@
 //! conditions with a deadline.
 
 pub mod client;
+pub mod demo;
 pub mod edge;
 pub mod either;
 pub mod frames;

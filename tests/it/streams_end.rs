@@ -194,6 +194,19 @@ async fn a_stream_ends_with_its_life_time_and_says_when_to_come_back() {
     assert_eq!(stage.closed("lifetime").await, 2.0);
 }
 
+#[tokio::test]
+async fn a_stream_whose_time_is_over_within_an_event_ends_without_a_word() {
+    let stage = Stage::with("heartbeat_s = 1\nlifetime_s = 2").await;
+    for protocol in BOTH {
+        let (mut events, index) = stage.open(protocol, "usr_a").await;
+        stage.feeds.send(index, "data: whole\n\ndata: ha");
+        assert!(events.finish().await);
+        // A word would have become part of the data; what has no end is dropped by every client.
+        assert_eq!(events.seen, "data: whole\n\ndata: ha", "{protocol:?}");
+    }
+    stage.until_closed("lifetime", 2.0).await;
+}
+
 /// A client whose kernel takes little on its behalf.
 async fn small_window(address: SocketAddr, edge: &Edge) -> Connection {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

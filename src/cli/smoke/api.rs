@@ -1,5 +1,5 @@
 //! The API behind the edge: logging in, what is stored and when it is forgotten, and the limits that a
-//! caller is told. Five calls that count against the plan per protocol.
+//! caller is told. Four calls per protocol that count against the plan.
 
 use std::io;
 
@@ -14,6 +14,9 @@ use super::report::{Found, Miss, Report};
 use super::target::{CACHED, Entry};
 use super::{Session, Visit};
 use crate::kernel::secret::Secret;
+
+/// Calls after the first one until something stored is served.
+const REPEATS_MAX: usize = 3;
 
 const LIMITS: [&str; 5] = [
     "ratelimit-policy",
@@ -93,29 +96,26 @@ pub(super) async fn all(
     Ok(())
 }
 
-/// MISS or HIT, then HIT. What was stored may end between the two, so a second try is fair.
+/// MISS or HIT, then HIT. What is stored may end, or be forgotten for others' doing, between two calls;
+/// so a few more are fair.
 async fn fills(visit: &mut Visit<'_>, session: &Session) -> Found<Answer> {
     let token = token(session)?;
     let first = cached(visit, token).await?;
-    let mut before = first.header("x-cache").to_owned();
-    if before != "MISS" && before != "HIT" {
-        return Err(Miss::fail(format!(
-            "x-cache {before:?} instead of MISS or HIT"
-        )));
+    let mut seen = first.header("x-cache").to_owned();
+    if seen != "MISS" && seen != "HIT" {
+        let seen = format!("x-cache {seen:?} instead of MISS or HIT");
+        return Err(Miss::fail(seen));
     }
-    for _ in 0..2 {
+    for _ in 0..REPEATS_MAX {
         let next = cached(visit, token).await?;
-        let now = next.header("x-cache").to_owned();
-        if now == "HIT" {
+        let state = next.header("x-cache");
+        seen = format!("{seen}, then {state}");
+        if state == "HIT" {
             let status = next.header("cache-status");
-            return Ok((format!("{before}, then HIT ({status})"), first));
+            return Ok((format!("{seen} ({status})"), first));
         }
-        if before == "MISS" {
-            return Err(Miss::fail(format!("{before}, then {now:?} instead of HIT")));
-        }
-        before = now;
     }
-    Err(Miss::fail("never two HITs in a row"))
+    Err(Miss::fail(seen))
 }
 
 fn limits(answer: &Answer) -> Found<()> {
@@ -180,6 +180,7 @@ async fn cached(visit: &mut Visit<'_>, token: &Secret) -> Result<Answer, Miss> {
     let target = format!("{CACHED}?orgId={}&range=today", visit.target.org);
     let ask = Ask::get(target).headers(bearer(token)?);
     let answer = visit.line().await?.ask(ask).await?;
+    believed(answer.status)?;
     answer.must_be(StatusCode::OK)?;
     Ok(answer)
 }
@@ -189,6 +190,17 @@ pub(super) fn token(session: &Session) -> Result<&Secret, Miss> {
     match session {
         Session::Open(token) => Ok(token),
         Session::Untried | Session::Refused => Err(Miss::skip("nobody is logged in")),
+    }
+}
+
+/// A 401 to a request with a token is about the token, whatever was asked.
+pub(super) fn believed(status: StatusCode) -> Result<(), Miss> {
+    match status == StatusCode::UNAUTHORIZED {
+        true => Err(Miss::look(
+            "401, the token is not believed",
+            "the issuer's keys as the edge sees them (jwks), its clock, and the token's age",
+        )),
+        false => Ok(()),
     }
 }
 

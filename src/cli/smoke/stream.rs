@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::api::{bearer, token};
+use super::api::{bearer, believed, token};
 use super::line::{Ask, Line, Protocol};
 use super::report::{Found, Miss, Report};
 use super::target::STREAM;
@@ -72,6 +72,7 @@ async fn foreign(visit: &mut Visit<'_>, session: &Session) -> Found<()> {
     let headers = bearer(token(session)?)?;
     let ask = Ask::get(url(FOREIGN)).headers(headers);
     let answer = visit.line().await?.ask(ask).await?;
+    believed(answer.status)?;
     answer.must_be(StatusCode::FORBIDDEN)?;
     Ok(("403".into(), ()))
 }
@@ -175,6 +176,7 @@ async fn places_come_back(
 async fn patiently(visit: &mut Visit<'_>, token: &Secret) -> Result<Open, Miss> {
     for _ in 0..RETRIES {
         let open = open(visit, token).await?;
+        believed(open.response.status())?;
         match open.response.status() {
             StatusCode::OK => return Ok(open),
             StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(RETRY_EVERY).await,

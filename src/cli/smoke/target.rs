@@ -9,7 +9,7 @@ use super::line::Door;
 use super::{Args, Over};
 use crate::cli::client::tls_config;
 use crate::cli::{Failure, place, sign};
-use crate::config::{Config, ConfigSource, Env, Environment};
+use crate::config::{Config, ConfigSource, Env, Environment, HttpListener};
 use crate::kernel::clock::Clock;
 use crate::kernel::id::Random;
 use crate::kernel::secret::Secret;
@@ -78,7 +78,7 @@ impl Target {
             }
         };
         Ok(Self {
-            plain: plain(args, &config, demo)?,
+            plain: plain(args, &config, demo, port)?,
             entry: entry(args, &source.env, demo)?,
             org: org(args, demo)?,
             streams_max: streams_max(&config),
@@ -126,12 +126,18 @@ fn address(url: &str, scheme: &str, default_port: u16) -> Result<(String, u16), 
     Ok((host.to_owned(), uri.port_u16().unwrap_or(default_port)))
 }
 
-fn plain(args: &Args, config: &Config, demo: bool) -> Result<Option<(String, u16)>, Failure> {
+/// Where `--http` does not say, the own configuration's, if it leads to the edge that is tried.
+fn plain(
+    args: &Args,
+    config: &Config,
+    demo: bool,
+    port: u16,
+) -> Result<Option<(String, u16)>, Failure> {
     if let Some(url) = &args.http {
         return address(url, "http", 80).map(Some);
     }
-    let redirects = |http: &&crate::config::HttpListener| http.redirect_to_port.is_some();
-    let own = config.http.as_ref().filter(redirects).filter(|_| demo);
+    let leads_there = |http: &&HttpListener| demo && http.redirect_to_port == Some(port);
+    let own = config.http.as_ref().filter(leads_there);
     Ok(own.map(|http| ("localhost".to_owned(), http.listener.address.port())))
 }
 

@@ -24,6 +24,7 @@ const REFUSES: &str = "the edge's log of this request: it says which check did o
 
 /// A signed event, ready to be sent any number of times.
 struct Event {
+    id: String,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -191,12 +192,12 @@ fn event(visit: &Visit<'_>, name: &str, at: UnixMs) -> Result<Event, Miss> {
     let mut headers: HeaderMap = signed.into_iter().collect();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let body = body.into();
-    Ok(Event { headers, body })
+    Ok(Event { id, headers, body })
 }
 
 async fn post(visit: &mut Visit<'_>, event: &Event, nth: u8) -> Result<Answer, Miss> {
     let mut headers = event.headers.clone();
-    if let Ok(id) = HeaderValue::try_from(format!("smoke-{}-{nth}", visit.target.run)) {
+    if let Ok(id) = HeaderValue::try_from(format!("{}-{nth}", event.id)) {
         headers.insert(X_REQUEST_ID, id);
     }
     let ask = Ask::post(path(visit), headers, event.body.clone());

@@ -129,7 +129,7 @@ pub struct Cache {
     #[schemars(length(min = 1))]
     pub prefix: String,
     /// How long a second request for a key waits for the first one's fetch.
-    #[schemars(range(min = 1, max = 600_000))]
+    #[schemars(range(min = 1, max = 600_000), extend("x-reload" = "restart"))]
     pub lock_timeout_ms: u64,
     /// What routes refer to; the name is part of keys and logs.
     pub policies: BTreeMap<String, CachePolicy>,

@@ -61,6 +61,19 @@ impl Local {
         self.0.messages.len()
     }
 
+    /// How a message is remembered that was answered with success.
+    fn done(&self, claim: &Claim, now: UnixMs) -> Entry {
+        Entry {
+            state: State::Done,
+            until: claim.expires_at.unwrap_or_else(|| self.dedupe_until(now)),
+        }
+    }
+
+    fn dedupe_until(&self, now: UnixMs) -> UnixMs {
+        let remembered_s = i64::from(self.0.policy.event_dedupe_s);
+        UnixMs(now.0.saturating_add(remembered_s * 1000))
+    }
+
     pub(super) fn claim(&self, claim: Claim, now: UnixMs) -> Standing {
         let tables = &self.0;
         let mut messages = tables.messages.shard(claim.message);
@@ -74,7 +87,13 @@ impl Local {
         if let Some((key, shard)) = &mut events {
             shard.sweep(now);
             match shard.look(*key, now) {
-                Seen::Done => return Standing::EventDone,
+                Seen::Done => {
+                    // These bytes were answered with success once; the next copy is a replay.
+                    if !messages.is_full(claim.message) {
+                        messages.put(claim.message, self.done(&claim, now));
+                    }
+                    return Standing::EventDone;
+                }
                 Seen::InFlight => return Standing::InFlight,
                 Seen::Nothing => {}
             }
@@ -121,23 +140,18 @@ impl Reservation {
     pub fn commit(mut self, now: UnixMs) {
         self.settled = true;
         let tables = &self.store.0;
-        let remembered_s = i64::from(tables.policy.event_dedupe_s);
-        let dedupe_until = UnixMs(now.0.saturating_add(remembered_s * 1000));
-        let until = self.claim.expires_at.unwrap_or(dedupe_until);
-        let done = |until| Entry {
-            state: State::Done,
-            until,
-        };
+        let done = self.store.done(&self.claim, now);
         tables
             .messages
             .shard(self.claim.message)
-            .put(self.claim.message, done(until));
+            .put(self.claim.message, done);
         if let Some(event) = self.claim.event {
             // Never shorter than the message itself: the two answers must not contradict.
+            let until = self.store.dedupe_until(now).max(done.until);
             tables
                 .events
                 .shard(event)
-                .put(event, done(dedupe_until.max(until)));
+                .put(event, Entry { until, ..done });
         }
     }
 

@@ -90,12 +90,14 @@ fn an_event_signed_anew_is_a_duplicate_and_not_a_replay() {
         reserve(&store, &again, later(1)),
         Ok(Arrival::Duplicate)
     ));
-    let hours_later = later(23 * 3_600_000);
+    let copied = reserve(&store, &again, later(2)).unwrap_err();
+    assert_eq!(copied, Refusal::Replay, "these bytes were answered once");
+    let retried = message(3, Some("evt_1"));
     assert!(matches!(
-        reserve(&store, &again, hours_later),
+        reserve(&store, &retried, later(23 * 3_600_000)),
         Ok(Arrival::Duplicate)
     ));
-    fresh(&store, &again, later(25 * 3_600_000)).release();
+    fresh(&store, &message(4, Some("evt_1")), later(25 * 3_600_000)).release();
 }
 
 #[test]

@@ -19,7 +19,10 @@ pub const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
 /// The origin's side of every stream that was opened, in order.
 #[derive(Clone, Default)]
-pub struct Feeds(Arc<Mutex<Vec<Option<UnboundedSender<Vec<u8>>>>>>);
+pub struct Feeds(Arc<Mutex<Vec<Feed>>>);
+
+/// `None` once the stream was ended.
+type Feed = Option<UnboundedSender<Vec<u8>>>;
 
 impl Feeds {
     pub fn script(&self) -> Script {
