@@ -2,7 +2,9 @@
 //! and the routes of the shipped configuration. What a restaurant's browser, its provider and its
 //! neighbour would do.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::{Value, json};
 
@@ -38,7 +40,7 @@ secrets = [{ name = "current", danger_secret = "{webhook}" }]
 [webhooks.endpoints.marketplace]
 secrets = [{ name = "current", danger_secret = "{webhook}" }]
 [upstreams.api]
-endpoints = ["127.0.0.1:{port}"]
+endpoints = ["{api}"]
 connect_timeout_ms = 10000
 [upstreams.api.health]
 interval_ms = 500
@@ -57,7 +59,7 @@ level = "info,maitred=debug"
 format = "json"
 [embedded_api]
 enabled = true
-listen = "127.0.0.1:{port}"
+listen = "{api}"
 database_url = "sqlite://{dir}/data/chefcloud.db?mode=rwc"
 danger_seed_demo = true
 "#;
@@ -66,12 +68,18 @@ const MANAGER: (&str, &str) = ("manager@staging.com", "staging-manager-1");
 const OTHER_OWNER: (&str, &str) = ("owner@other.test", "staging-owner-1");
 const OVERVIEW: &str = "/franchise/overview?orgId=org_demo&range=today";
 
+/// A loopback address that nobody else uses, so that its free port stays free until the API binds it.
+fn api_address() -> SocketAddr {
+    static STARTED: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, STARTED.fetch_add(1, Ordering::Relaxed), high, low);
+    let listener = std::net::TcpListener::bind((own, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
 async fn edge() -> Edge {
-    // Free at this moment; the API takes it at once.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let edge = Edge::on(|dir| config(dir, port)).await;
+    let api = api_address();
+    let edge = Edge::on(|dir| config(dir, api)).await;
     until("the API is ready", || async {
         let mut client = Client::open(&edge, Speaks::Http1).await;
         (client.get("/readiness", &[]).await.status == 200).then_some(())
@@ -80,11 +88,11 @@ async fn edge() -> Edge {
     edge
 }
 
-fn config(dir: &Path, port: u16) -> String {
+fn config(dir: &Path, api: SocketAddr) -> String {
     CONFIG
         .replace("{repository}", env!("CARGO_MANIFEST_DIR"))
         .replace("{dir}", &dir.display().to_string())
-        .replace("{port}", &port.to_string())
+        .replace("{api}", &api.to_string())
         .replace("{assertion}", ASSERTION_SECRET)
         .replace("{delivery}", DELIVERY_SECRET)
         .replace("{webhook}", WEBHOOK_SECRET)
