@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::cache::key::HashBinary;
-use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
+use pingora::cache::{CacheKey, CacheMeta, CachePhase, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -99,7 +99,9 @@ impl Edge {
         };
         match served {
             Ok(None) => Ok(ctx.outcome.is_some()),
-            Ok(Some(reply)) => reply::write(session, ctx, reply).await.map(|()| true),
+            Ok(Some(reply)) => reply::write(session, ctx, &self.shared, reply)
+                .await
+                .map(|()| true),
             Err(reject) => reply::refuse(session, ctx, &self.shared, reject)
                 .await
                 .map(|()| true),
@@ -107,6 +109,9 @@ impl Edge {
     }
 
     async fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<Verdict, Reject> {
+        if let Some(http1) = session.as_downstream().as_http1() {
+            guard::framing::check_raw(&http1.get_headers_raw_bytes())?;
+        }
         let connection = connection(session, ctx);
         let policy = &ctx.live.config.guard;
         if let Some(http1) = session.as_downstream().as_http1() {
@@ -313,10 +318,15 @@ impl ProxyHttp for Edge {
     fn should_serve_stale(
         &self,
         session: &mut Session,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
         error: Option<&Error>,
     ) -> bool {
-        phases::should_serve_stale(session.req_header(), error)
+        let stale = phases::should_serve_stale(session.req_header(), error);
+        if let (true, Some(_), Some(lease)) = (stale, error, &mut ctx.upstream.lease) {
+            // The answer that is passed over is shown to no other filter.
+            lease.report(Outcome::Failure, self.shared.clock.instant());
+        }
+        stale
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
@@ -376,6 +386,10 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         // Asked again: the way out may have begun while the upstream was at work.
         self.keep_alive(session, ctx);
+        if session.cache.phase() == CachePhase::Stale {
+            // Pingora closes the connection when a stored response covers an error up.
+            session.set_keepalive(None);
+        }
         cached::explain(&self.shared, session, response, ctx);
         reply::decorate(response, session, ctx);
         Ok(())
@@ -467,11 +481,7 @@ impl ProxyHttp for Edge {
                 Outcome::Unknown
             };
             lease.report(outcome, self.shared.clock.instant());
-            attempt::count(
-                &self.shared,
-                &lease,
-                if failed { "failure" } else { "success" },
-            );
+            attempt::count(&self.shared, &lease);
         }
         log::access(&self.shared, session, error, ctx);
     }

@@ -224,6 +224,9 @@ fn then(config: &Config, plan: &Plan, question: &Question) -> Vec<(&'static str,
 }
 
 fn stored(config: &Config, plan: &Plan, policy: &cache::Policy, question: &Question) -> String {
+    if policy.ttl_s == 0 {
+        return format!("{} is off (ttl_s = 0)", policy.name);
+    }
     let named = match &plan.auth.org {
         Some(auth::OrgFrom::Query(name)) => question.parameter(name).next(),
         None => None,

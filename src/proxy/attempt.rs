@@ -105,7 +105,7 @@ pub(super) fn failed(shared: &Shared, ctx: &mut Ctx, method: &Method, how: Faile
         return false;
     }
     lease.report(Outcome::Failure, now);
-    count(shared, &lease, "failure");
+    count(shared, &lease);
     let pool = lease.pool().clone();
     ctx.upstream.failed = Some(lease.endpoint().address().clone());
     let harmless = match how {
@@ -116,7 +116,12 @@ pub(super) fn failed(shared: &Shared, ctx: &mut Ctx, method: &Method, how: Faile
     harmless && ctx.upstream.made < pool.policy().retry.attempts_max && pool.may_retry(now)
 }
 
-pub(super) fn count(shared: &Shared, lease: &Lease, outcome: &str) {
+/// Counts an attempt whose outcome was reported.
+pub(super) fn count(shared: &Shared, lease: &Lease) {
+    let outcome = match lease.outcome() {
+        Some(Outcome::Failure) => "failure",
+        Some(Outcome::Success | Outcome::Unknown) | None => "success",
+    };
     let pool = lease.pool().policy();
     shared
         .metrics

@@ -43,7 +43,13 @@ pub(super) fn enable(shared: &Shared, session: &mut Session, ctx: &mut Ctx) {
         principal: admitted.caller.as_deref(),
         org: admitted.org.as_deref(),
     });
+    // Over HTTP/2 a body needs no header field to announce it.
+    let bodiless = session.as_downstream_mut().is_body_empty();
     ctx.cache = Some(match considered {
+        Ok(_) if !bodiless => Cached::Bypassing {
+            name: policy.name.clone(),
+            why: Bypass::Body,
+        },
         Ok(lookup) => {
             shared.cache.enable(&mut session.cache, &lookup);
             Cached::Taking(Box::new(lookup))

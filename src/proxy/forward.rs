@@ -75,13 +75,28 @@ pub fn request(
     outcome.map_err(|_| bad("header"))
 }
 
-/// Removes from a response what concerned the upstream's connection alone.
+/// Which origin may read a response is the edge's to say, whatever the service thinks of it.
+const CROSS_ORIGIN: [HeaderName; 6] = [
+    http::header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    http::header::ACCESS_CONTROL_ALLOW_HEADERS,
+    http::header::ACCESS_CONTROL_ALLOW_METHODS,
+    http::header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    http::header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    http::header::ACCESS_CONTROL_MAX_AGE,
+];
+
+/// Removes from a response what concerned the upstream's connection alone, and what is not the
+/// upstream's to decide.
 pub fn response(response: &mut ResponseHeader) {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
     let nominated = header::nominated(&response.headers);
-    for name in nominated.iter().chain(&header::HOP_BY_HOP) {
+    for name in nominated
+        .iter()
+        .chain(&header::HOP_BY_HOP)
+        .chain(&CROSS_ORIGIN)
+    {
         response.remove_header(name);
     }
 }
@@ -100,7 +115,9 @@ fn forwarded(headers: &mut HeaderMap, facts: &Facts) -> Result<(), InvalidHeader
         header::X_REQUEST_ID,
         HeaderValue::from_str(facts.request_id.as_str())?,
     );
-    headers.entry(HOST).or_insert_with(|| host.clone());
+    // The name that was checked, not the client's spelling: a port of its own choice would be no part
+    // of the cache's key.
+    headers.insert(HOST, host.clone());
     headers.insert(header::X_FORWARDED_HOST, host);
     Ok(())
 }

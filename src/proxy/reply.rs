@@ -7,8 +7,8 @@ use pingora::proxy::Session;
 
 use super::ctx::Ctx;
 use super::shared::Shared;
-use super::{body, cors, fields};
-use crate::kernel::facts::Scheme;
+use super::{body, cached, cors, fields};
+use crate::kernel::facts::{Protocol, Scheme};
 use crate::kernel::header;
 use crate::kernel::reject::{Code, Reject};
 use crate::kernel::reply::Reply;
@@ -77,23 +77,35 @@ pub fn decorate(response: &mut ResponseHeader, session: &Session, ctx: &Ctx) {
 }
 
 /// Writes a whole answer of the edge's own.
-pub async fn write(session: &mut Session, ctx: &Ctx, reply: Reply) -> pingora::Result<()> {
+pub async fn write(
+    session: &mut Session,
+    ctx: &Ctx,
+    shared: &Shared,
+    reply: Reply,
+) -> pingora::Result<()> {
     let mut response = ResponseHeader::build(reply.status, Some(reply.headers.len() + 12))?;
     for (name, value) in reply.headers {
         response.append_header(name, value)?;
     }
+    // A refusal on a cached route says what the cache did as well.
+    cached::explain(shared, session, &mut response, ctx);
     decorate(&mut response, session, ctx);
     let bodiless = reply.status.is_informational() || reply.status == http::StatusCode::NO_CONTENT;
     if !bodiless {
         response.insert_header(CONTENT_LENGTH, reply.body.len())?;
     }
-    let is_head = session.req_header().method == http::Method::HEAD;
+    // The cache turns a HEAD into a GET on its way to the upstream; the client asked for no body.
+    let asked = ctx.admitted.as_ref().map(|a| &a.facts.method);
+    let is_head = *asked.unwrap_or(&session.req_header().method) == http::Method::HEAD;
     let ends_here = bodiless || is_head || reply.body.is_empty();
     session
         .write_response_header(Box::new(response), ends_here)
         .await?;
     if !ends_here {
         session.write_response_body(Some(reply.body), true).await?;
+    } else if ctx.protocol == Protocol::Http2 {
+        // Pingora keeps to itself that the header was all, and a failed request's stream is then reset.
+        session.write_response_body(None, true).await?;
     }
     Ok(())
 }
@@ -116,7 +128,7 @@ pub async fn refuse(
     let reply = reject.to_reply(&ctx.request_id);
     let loses_answer = matches!(reject.code, Code::PayloadTooLarge | Code::RequestTimeout);
     ctx.reject = Some(reject);
-    let written = write(session, ctx, reply).await;
+    let written = write(session, ctx, shared, reply).await;
     if loses_answer {
         body::drain(session).await;
     }

@@ -146,7 +146,7 @@ impl Pool {
         Ok(Lease {
             place,
             endpoint: Arc::clone(endpoint),
-            reported: false,
+            reported: None,
         })
     }
 
@@ -279,7 +279,8 @@ impl Endpoint {
 pub struct Lease {
     place: Place,
     endpoint: Arc<Endpoint>,
-    reported: bool,
+    /// The first report.
+    reported: Option<Outcome>,
 }
 
 impl Lease {
@@ -295,10 +296,16 @@ impl Lease {
         &self.place.0
     }
 
+    /// How it went, as far as is known.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.reported
+    }
+
     /// Tells the breaker how it went; the first report counts.
     pub fn report(&mut self, outcome: Outcome, now: Instant) {
-        if !self.reported {
-            self.reported = true;
+        if self.reported.is_none() {
+            self.reported = Some(outcome);
             let policy = self.place.0.policy.load();
             lock(&self.endpoint.breaker).report(policy.breaker, outcome, now);
         }

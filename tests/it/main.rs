@@ -17,6 +17,10 @@
 #[allow(dead_code, reason = "a harness offers more than each moment uses")]
 mod harness;
 
+mod cached;
+mod fullstack;
+mod identity;
+mod limits;
 mod plain;
 mod reload;
 mod signals;

@@ -211,7 +211,7 @@ fn forward(file: &raw::File, key: &str, raw: &raw::Route, report: &mut Report<'_
             let at = format!("{key}.cache");
             let policy = report.refer(&at, name, &file.cache.policies, "cache policy")?;
             cacheable(&at, name, raw, policy, report);
-            traffic::cache_policy(name, policy)
+            Some(traffic::cache_policy(name, policy))
         }
     };
     Some(Then::Forward {

@@ -205,8 +205,8 @@ pub(super) fn replay(file: &raw::File) -> ReplayLimits {
 }
 
 /// A route's cache policy; `None` where its life time is 0.
-pub(super) fn cache_policy(name: &str, raw: &raw::CachePolicy) -> Option<Arc<cache::Policy>> {
-    let policy = cache::Policy {
+pub(super) fn cache_policy(name: &str, raw: &raw::CachePolicy) -> Arc<cache::Policy> {
+    Arc::new(cache::Policy {
         name: Arc::from(name),
         ttl_s: raw.ttl_s,
         scope: match raw.scope {
@@ -222,8 +222,7 @@ pub(super) fn cache_policy(name: &str, raw: &raw::CachePolicy) -> Option<Arc<cac
             raw::ClientNoCache::Ignore => cache::ClientNoCache::Ignore,
             raw::ClientNoCache::Honour => cache::ClientNoCache::Honour,
         },
-    };
-    (raw.ttl_s > 0).then(|| Arc::new(policy))
+    })
 }
 
 /// A route's stream policy.
