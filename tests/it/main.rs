@@ -24,7 +24,6 @@ mod limits;
 mod plain;
 mod reload;
 mod signals;
-mod slow;
 mod smoke;
 mod smuggling;
 mod streams;
