@@ -45,9 +45,6 @@ use crate::telemetry::refusals::Recent;
 use crate::upstream::health;
 use crate::webhook::replay;
 
-/// HTTP/2 connections without a request for this long are closed.
-const H2_IDLE: Duration = Duration::from_secs(60);
-
 /// The edge could not be started (`EX_SOFTWARE`).
 const EXIT_SOFTWARE: u8 = 70;
 /// Callers that the limiter tells apart per named limit.
@@ -203,7 +200,7 @@ fn listener(
         },
     );
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
+    options.h2_idle_timeout = Some(Duration::from_millis(policy.keepalive_timeout_ms));
     proxy.server_options = Some(options);
     let tls = match role {
         Role::Routes(Scheme::Https) => shared.tls.clone(),

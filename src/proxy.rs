@@ -73,17 +73,20 @@ impl Edge {
         }
     }
 
-    /// How long the connection may wait for its next request; not at all on the way out.
+    /// How long the connection may stand still: until its next request (not at all on the way out),
+    /// or while the client takes nothing of a response.
     fn keep_alive(&self, session: &mut Session, ctx: &Ctx) {
         let config = &ctx.live.config;
         let policy = match self.scheme() {
             Scheme::Https => config.https.as_ref().map(|(policy, _)| policy),
             Scheme::Http => config.http.as_ref().map(|http| &http.listener),
         };
+        let kept_ms = policy.map(|policy| policy.keepalive_timeout_ms);
+        session.set_write_timeout(kept_ms.map(Duration::from_millis));
         if !self.shared.drain.may_keep_alive() {
             session.set_keepalive(None);
-        } else if let (Some(policy), true) = (policy, session.get_keepalive().is_some()) {
-            session.set_keepalive(Some(policy.keepalive_timeout_ms.div_ceil(1000)));
+        } else if let (Some(kept_ms), true) = (kept_ms, session.get_keepalive().is_some()) {
+            session.set_keepalive(Some(kept_ms.div_ceil(1000)));
         }
     }
 
@@ -109,9 +112,6 @@ impl Edge {
     }
 
     async fn admit(&self, session: &Session, ctx: &mut Ctx) -> Result<Verdict, Reject> {
-        if let Some(http1) = session.as_downstream().as_http1() {
-            guard::framing::check_raw(&http1.get_headers_raw_bytes())?;
-        }
         let connection = connection(session, ctx);
         let policy = &ctx.live.config.guard;
         if let Some(http1) = session.as_downstream().as_http1() {

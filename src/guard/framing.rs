@@ -45,30 +45,6 @@ pub fn check(parts: &Parts, protocol: Protocol) -> Result<Framing, Reject> {
     })
 }
 
-/// Looks at an HTTP/1 header as it arrived, for what the parser mends silently: lines that end in a
-/// bare LF, and a Content-Length beside Transfer-Encoding.
-///
-/// # Errors
-/// 400.
-pub fn check_raw(head: &[u8]) -> Result<(), Reject> {
-    let (mut length, mut encoding) = (false, false);
-    for line in head.split_inclusive(|byte| *byte == b'\n') {
-        if line.ends_with(b"\n") && !line.ends_with(b"\r\n") {
-            return Err(refuse("header_bare_lf", "a header line ends in a bare LF"));
-        }
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        length |= name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes());
-        encoding |= name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str().as_bytes());
-    }
-    if length && encoding {
-        return Err(refuse(
-            "framing_cl_te",
-            "Content-Length and Transfer-Encoding together",
-        ));
-    }
-    Ok(())
-}
-
 fn check_method(method: &Method) -> Result<(), Reject> {
     if *method == Method::TRACE || *method == Method::CONNECT {
         let mut reject = Reject::method_not_allowed("GET, HEAD, POST, PUT, PATCH, DELETE".into());
@@ -269,20 +245,6 @@ mod tests {
             Protocol::Http1
         };
         check(&request.body(()).unwrap().into_parts().0, protocol)
-    }
-
-    #[test]
-    fn what_the_parser_mends_is_seen_in_the_bytes() {
-        use super::check_raw;
-        assert!(check_raw(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").is_ok());
-        assert!(check_raw(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").is_ok());
-        for bad in [
-            "GET / HTTP/1.1\nhost: a\r\n\r\n",
-            "GET / HTTP/1.1\r\nhost: a\n\r\n",
-            "POST / HTTP/1.1\r\ncontent-LENGTH: 3\r\ntransfer-encoding: chunked\r\n\r\n",
-        ] {
-            assert!(check_raw(bad.as_bytes()).is_err(), "{bad:?}");
-        }
     }
 
     fn http1(headers: &[(&str, &str)]) -> Result<Framing, Reject> {

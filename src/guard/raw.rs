@@ -9,6 +9,9 @@ use crate::kernel::reject::{Code, Reject};
 /// # Errors
 /// 400 for what another server might read in another way.
 pub fn check(header: &[u8]) -> Result<(), Reject> {
+    if !lines(header).all(|line| line.ends_with(b"\r")) {
+        return Err(refuse("bare_lf", "a line ends in LF without CR"));
+    }
     let mut lines = lines(header);
     let request_line = lines.by_ref().find(|line| *line != b"\r");
     check_target(request_line.unwrap_or_default())?;
@@ -21,11 +24,7 @@ pub fn check(header: &[u8]) -> Result<(), Reject> {
         let reason = "Content-Length and Transfer-Encoding together";
         return Err(refuse("framing_cl_te", reason));
     }
-    if self::lines(header).all(|line| line.ends_with(b"\r")) {
-        Ok(())
-    } else {
-        Err(refuse("bare_lf", "a line ends in LF without CR"))
-    }
+    Ok(())
 }
 
 /// Lines without their LF. What follows the last one is nothing.
@@ -104,7 +103,7 @@ mod tests {
             ("GET a HTTP/1.1\r\n\r\n", "target_form"),
             ("GET ftp://a/b HTTP/1.1\r\n\r\n", "target_form"),
             ("OPTIONS * HTTP/1.1\r\n\r\n", "target_form"),
-            ("", "target_form"),
+            ("", "bare_lf"),
         ] {
             assert_eq!(label(bad), why, "{bad:?}");
         }

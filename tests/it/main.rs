@@ -24,6 +24,7 @@ mod limits;
 mod plain;
 mod reload;
 mod signals;
+mod slow;
 mod smoke;
 mod smuggling;
 mod streams;

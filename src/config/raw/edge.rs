@@ -51,7 +51,8 @@ pub struct Listener {
     /// From the first moment a request may come to the end of its header, however slowly it drips.
     #[schemars(range(min = 100, max = 120_000))]
     pub header_timeout_ms: u64,
-    /// How long a kept-alive connection may wait for its next request.
+    /// How long a connection may wait for its next request, and how long a client may take nothing
+    /// of a response. Idle HTTP/2 connections learn of a new value at the next start.
     #[schemars(range(min = 1_000, max = 3_600_000))]
     pub keepalive_timeout_ms: u64,
 }

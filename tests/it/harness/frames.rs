@@ -16,6 +16,7 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
@@ -70,12 +71,24 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(address: SocketAddr, name: &str, ca_pem: &str) -> Self {
-        let mut io = tls(address, name, tls_config(ca_pem, &["h2"]))
+        let mut connection = Self::silent(address, name, ca_pem).await;
+        connection.send(PREFACE).await.unwrap();
+        connection.send(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        connection
+    }
+
+    /// HTTP/2 was agreed on; nothing of it has been sent.
+    pub async fn silent(address: SocketAddr, name: &str, ca_pem: &str) -> Self {
+        let io = tls(address, name, tls_config(ca_pem, &["h2"]))
             .await
             .unwrap();
-        io.write_all(PREFACE).await.unwrap();
-        io.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
         Self { io }
+    }
+
+    /// Waits until the server closes, without answering anything.
+    pub async fn ended(&mut self) {
+        let mut rest = Vec::new();
+        let _ = self.io.read_to_end(&mut rest).await;
     }
 
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {

@@ -108,6 +108,8 @@ struct Shared {
     healthy: AtomicBool,
     /// Connections whose request is not over.
     busy: AtomicUsize,
+    /// Requests whose body is on its way.
+    arriving: AtomicUsize,
 }
 
 impl Origin {
@@ -133,6 +135,7 @@ impl Origin {
             key_fetches: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
             busy: AtomicUsize::new(0),
+            arriving: AtomicUsize::new(0),
         });
         let inner = shared.clone();
         let task = tokio::spawn(async move {
@@ -179,6 +182,13 @@ impl Origin {
     /// Requests being answered at this moment (streams included).
     pub fn busy(&self) -> usize {
         self.shared.busy.load(Ordering::Relaxed)
+    }
+}
+
+impl Origin {
+    /// Requests whose header is here and whose body is not.
+    pub fn arriving(&self) -> usize {
+        self.shared.arriving.load(Ordering::Relaxed)
     }
 }
 
@@ -348,6 +358,8 @@ async fn read_request(
     if seen.header("expect").is_some() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
+    shared.arriving.fetch_add(1, Ordering::Relaxed);
+    let _arriving = Busy(&shared.arriving);
     if seen.header("transfer-encoding").is_some() {
         seen.body = read_chunked(stream, buffer, shared, recorded).await?;
     } else if let Some(length) = seen.header("content-length").and_then(|v| v.parse().ok()) {

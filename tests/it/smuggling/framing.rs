@@ -94,7 +94,12 @@ async fn chunks_on_a_proxied_route() {
         chunks("a size with 0x", "0x4\r\nabcd\r\n0\r\n\r\n", bad),
         chunks("a size with a plus", "+4\r\nabcd\r\n0\r\n\r\n", bad),
         chunks("a size with a minus", "-4\r\nabcd\r\n0\r\n\r\n", bad),
-        chunks("a size of nothing", "\r\nabcd\r\n0\r\n\r\n", bad),
+        // Pingora reads both of these, and writes what it understood in chunks of its own.
+        chunks(
+            "a size of nothing is the end",
+            "\r\nabcd\r\n0\r\n\r\n",
+            Normalised(OPEN, ""),
+        ),
         chunks(
             "a size that overflows",
             "10000000000000004\r\nabcd\r\n0\r\n\r\n",
@@ -103,14 +108,14 @@ async fn chunks_on_a_proxied_route() {
         chunks(
             "a size that is negative when signed",
             "fffffffffffffffc\r\nabcd\r\n0\r\n\r\n",
-            BrokenOff(413),
+            bad,
         ),
         chunks("a size line that ends in LF", "4\nabcd\r\n0\r\n\r\n", bad),
         chunks("a size line that ends in CR", "4\rabcd\r\n0\r\n\r\n", bad),
         chunks(
-            "an extension with LF in it",
+            "an extension with LF in it is dropped",
             "4;a\nb\r\nabcd\r\n0\r\n\r\n",
-            bad,
+            Normalised(OPEN, "abcd"),
         ),
         chunks("no CRLF after the data", "4\r\nabcd0\r\n\r\n", bad),
         chunks("other bytes after the data", "4\r\nabcdXX0\r\n\r\n", bad),
@@ -218,7 +223,7 @@ async fn lines_and_fields() {
         ),
         lines(
             "a header without end",
-            &format!("{{h}}{}", "X-A: b\r\n".repeat(20_000)),
+            &format!("{{h}}X-A: {}", "a".repeat(200_000)),
             0,
         ),
         lines("a header that stops", "{h}X-A: b", 0),
@@ -248,7 +253,7 @@ async fn requests_one_after_the_other() {
         case(
             "one in the body of an answer of our own",
             format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabcde{HIDDEN}"),
-            Refused(200),
+            Refused(413),
         ),
         case(
             "one in the body of a 404",
