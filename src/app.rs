@@ -4,7 +4,7 @@
 //! Order of steps: state that outlives reloads → [`Live`] from the configuration → listeners →
 //! background services → [`server::run`].
 
-mod banner;
+pub(crate) mod banner;
 mod keys;
 mod live;
 mod logging;

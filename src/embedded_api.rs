@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chefcloud_api::{Api, Config as ApiConfig, Demo, Listener};
+use chefcloud_api::{Api, Config as ApiConfig, Listener};
 use tokio::sync::oneshot;
 
+use crate::app::banner::Demo;
 use crate::config::{Config, EmbeddedApi, Environment};
 use crate::kernel::secret::Secret;
 use crate::listener::drain::{DrainState, EXIT_SOFTWARE, Phase};
@@ -17,16 +18,15 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// The API does little; most of its time it waits for the database.
 const THREADS: usize = 2;
 
-/// What the start brought.
-pub struct Started {
-    pub demo: Option<Demo>,
-}
-
 /// Starts the API on a thread of its own and waits until it listens. Ends with the edge.
 ///
 /// # Errors
 /// The database cannot be opened, or the address is taken.
-pub fn start(api: &EmbeddedApi, config: &Config, state: &DrainState) -> anyhow::Result<Started> {
+pub(crate) fn start(
+    api: &EmbeddedApi,
+    config: &Config,
+    state: &DrainState,
+) -> anyhow::Result<Option<Demo>> {
     make_folder(&api.database_url)?;
     let settings = settings(api, config)?;
     let (listen, seed) = (api.listen, api.seed_demo);
@@ -49,7 +49,7 @@ pub fn start(api: &EmbeddedApi, config: &Config, state: &DrainState) -> anyhow::
                         return Ok(());
                     }
                 };
-                let _ = tell.send(Ok(Started { demo }));
+                let _ = tell.send(Ok(demo));
                 api.serve(listener, closed).await
             });
             if let Err(error) = outcome {
@@ -74,7 +74,14 @@ async fn open(
 ) -> anyhow::Result<(Api, Listener, Option<Demo>)> {
     let api = Api::open(settings).await?;
     let demo = if seed {
-        Some(api.seed_demo().await?)
+        let demo = api.seed_demo().await?;
+        Some(Demo {
+            email: demo.email,
+            password: demo.password,
+            org_id: demo.org_id,
+            po_id: demo.po_id,
+            item_id: demo.item_id,
+        })
     } else {
         None
     };

@@ -4,14 +4,21 @@ use std::io::Write as _;
 use std::path::Path;
 
 use crate::config::Environment;
-use crate::embedded_api::Started;
 use crate::proxy::shared::Shared;
+
+/// What the demo data is called, for the commands.
+pub(crate) struct Demo {
+    pub(crate) email: String,
+    pub(crate) password: String,
+    pub(crate) org_id: String,
+    pub(crate) po_id: String,
+    pub(crate) item_id: String,
+}
 
 /// Prints to standard output, in development and with demo data only. `file` is the configuration, where
 /// it is not the built-in one.
-pub(super) fn print(shared: &Shared, started: Option<&Started>, file: Option<&Path>) {
+pub(super) fn print(shared: &Shared, demo: Option<&Demo>, file: Option<&Path>) {
     let live = shared.live.load();
-    let demo = started.and_then(|s| s.demo.as_ref());
     let (Environment::Development, Some(demo), Some((https, tls))) =
         (live.config.environment, demo, &live.config.https)
     else {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::banner::Demo;
 use super::keys::Fetcher;
 use crate::admin::View;
 use crate::auth::{KeyFetch, Verifier, assertion};
@@ -115,23 +116,24 @@ pub(super) fn tls(config: &Config, clock: &Clock) -> anyhow::Result<Option<Arc<T
     Ok(Some(Tls::new(policy)?))
 }
 
+/// Starts the API in this process where the configuration asks for it; gives its demo data.
 #[cfg(feature = "embedded-api")]
 pub(super) fn start_embedded_api(
     config: &Config,
     state: &DrainState,
-) -> anyhow::Result<Option<crate::embedded_api::Started>> {
-    config
-        .embedded_api
-        .as_ref()
-        .map(|api| crate::embedded_api::start(api, config, state))
-        .transpose()
+) -> anyhow::Result<Option<Demo>> {
+    match &config.embedded_api {
+        Some(api) => crate::embedded_api::start(api, config, state),
+        None => Ok(None),
+    }
 }
 
+/// This binary was built without the API.
 #[cfg(not(feature = "embedded-api"))]
 pub(super) fn start_embedded_api(
     config: &Config,
     _state: &DrainState,
-) -> anyhow::Result<Option<()>> {
+) -> anyhow::Result<Option<Demo>> {
     if config.embedded_api.is_some() {
         anyhow::bail!("embedded_api is configured, but this binary was built without it");
     }
