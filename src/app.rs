@@ -36,6 +36,7 @@ use crate::listener::event::{Event, Observer};
 use crate::listener::handover::Sockets;
 use crate::listener::tls::Tls;
 use crate::listener::{self, drain::DrainState};
+use crate::proxy::body::Budget;
 use crate::proxy::builtin;
 use crate::proxy::shared::Shared;
 use crate::proxy::{Edge, Role};
@@ -139,6 +140,7 @@ fn shared(
         limiter: Limiter::new(clock.clone(), LIMIT_KEYS_MAX),
         slots: Slots::new(),
         replay: replay::Store::local(replay),
+        bodies: Budget::default(),
         cache: cache::phases::Cache::leak(&cache_limits, clock.clone()),
         drain,
         tls,

@@ -214,6 +214,7 @@ impl tower_service::Service<Uri> for Dial {
                     Address::Tcp(host_port) => {
                         let stream = TcpStream::connect(host_port.as_str()).await?;
                         stream.set_nodelay(true)?;
+                        notice_death(&stream)?;
                         Ok(Io::Tcp(TokioIo::new(stream)))
                     }
                     Address::Unix(path) => {
@@ -226,6 +227,16 @@ impl tower_service::Service<Uri> for Dial {
                 .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         })
     }
+}
+
+/// A peer that vanished without a word is noticed even where nothing is sent, as on a stream.
+fn notice_death(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&probes)
 }
 
 /// A connected transport.

@@ -21,7 +21,7 @@ pub struct Policy {
     /// From the request's last byte to the response's header.
     pub first_byte_timeout_ms: u64,
     /// Between two reads of a response body (streams excepted).
-    pub idle_timeout_ms: u64,
+    pub write_timeout_ms: u64,
     /// Requests in flight to the whole pool; one more is refused.
     pub in_flight_max: u32,
     pub health: HealthPolicy,

@@ -81,8 +81,6 @@ refusals! {
         "A limit of the edge itself was reached.", "Wait for `Retry-After` seconds.";
     InProgress: 503 "in-progress", "Already in progress",
         "The same event is being handled at this moment.", "Wait for `Retry-After` seconds.";
-    Draining: 503 "draining", "Shutting down",
-        "This node is about to stop.", "Wait for `Retry-After` seconds; another node will answer.";
     GatewayTimeout: 504 "gateway-timeout", "Upstream too slow",
         "The service behind the edge did not answer in time.", "Repeat the request if it is safe to repeat.";
     OnlyIfCached: 504 "only-if-cached", "Not in the cache",

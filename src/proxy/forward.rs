@@ -146,9 +146,19 @@ fn unsignable() -> Reject {
     )
 }
 
+/// An error in words that are ours. Pingora's own text may quote what it read, and with it cookies,
+/// tokens and bodies.
+pub fn describe(error: &Error) -> String {
+    let (kind, source) = (error.etype().as_str(), error.esource().as_str());
+    match error.root_cause().downcast_ref::<std::io::Error>() {
+        Some(cause) => format!("{source} {kind}: {cause}"),
+        None => format!("{source} {kind}"),
+    }
+}
+
 /// What the client is told of an attempt that failed for good. `None` = the client is gone.
 pub fn refusal(error: &Error, body_pending: bool) -> Option<Reject> {
-    let why = error.to_string();
+    let why = describe(error);
     let timed_out = matches!(
         error.etype(),
         ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout

@@ -64,7 +64,8 @@ async fn handle(
         bytes_max: endpoint.body_bytes_max,
         within: Duration::from_millis(endpoint.body_timeout_ms),
     };
-    let body = body::read_whole(session, limits, admitted.facts.content_length).await?;
+    let declared = admitted.facts.content_length;
+    let (body, _held) = body::read_whole(session, limits, declared, &shared.bodies).await?;
     let verified = check(session, shared, endpoint, admitted, &body)
         .map_err(|refusal| failures.refuse(refusal))?;
     let secret = [endpoint.name.as_ref(), verified.secret_name.as_ref()];
@@ -167,6 +168,7 @@ async fn deliver(
     let status = response.status();
     forget(shared, admitted, status, response.headers());
     let content_type = response.headers().get(CONTENT_TYPE).cloned();
+    // Half an answer is no word to rely on; the API's dedupe makes the next delivery harmless.
     let body = egress::read_whole(response.into_body(), ANSWER_BYTES_MAX, within)
         .await
         .map_err(|error| undelivered(&error))?;

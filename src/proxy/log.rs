@@ -5,6 +5,7 @@ use pingora::Error;
 use pingora::proxy::Session;
 
 use super::ctx::Ctx;
+use super::forward;
 use super::shared::Shared;
 use crate::kernel::facts::Protocol;
 use crate::plan::Then;
@@ -50,7 +51,7 @@ pub(super) fn access(shared: &Shared, session: &Session, error: Option<&Error>, 
         outcome = ctx.outcome.unwrap_or(""),
         refusal.code = refusal.map_or("", |r| r.code.row().slug),
         refusal.reason = refusal.map_or("", |r| r.reason.as_ref()),
-        error = error.map(ToString::to_string).unwrap_or_default(),
+        error = error.map(forward::describe).unwrap_or_default(),
         "request"
     );
 }

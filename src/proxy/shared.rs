@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::body;
 use crate::auth::{self, assertion};
 use crate::cache::phases::Cache;
 use crate::config::Config;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub limiter: Limiter,
     pub slots: Slots,
     pub replay: replay::Store,
+    /// Memory for webhook bodies.
+    pub bodies: body::Budget,
     pub cache: Cache,
     pub drain: DrainState,
     /// The https listener's certificates, for the check of Host against SNI.

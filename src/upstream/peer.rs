@@ -16,30 +16,33 @@ pub async fn peer(
     policy: &Policy,
     body_time: Duration,
 ) -> std::io::Result<HttpPeer> {
+    let connect = Duration::from_millis(policy.connect_timeout_ms);
     let mut peer = match address {
-        Address::Tcp(host_port) => HttpPeer::new(resolve(host_port).await?, false, String::new()),
+        Address::Tcp(host_port) => {
+            HttpPeer::new(resolve(host_port, connect).await?, false, String::new())
+        }
         Address::Unix(path) => {
             let path = path.to_str().ok_or(std::io::ErrorKind::InvalidInput)?;
             HttpPeer::new_uds(path, false, String::new()).map_err(std::io::Error::other)?
         }
     };
-    let connect = Duration::from_millis(policy.connect_timeout_ms);
     let options = &mut peer.options;
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
     // Pingora applies one read timeout to the header and to every later read.
     options.read_timeout = Some(Duration::from_millis(policy.first_byte_timeout_ms) + body_time);
-    options.write_timeout = Some(Duration::from_millis(policy.idle_timeout_ms));
+    options.write_timeout = Some(Duration::from_millis(policy.write_timeout_ms));
     options.idle_timeout = Some(Duration::from_secs(30));
     Ok(peer)
 }
 
-async fn resolve(host_port: &str) -> std::io::Result<SocketAddr> {
+async fn resolve(host_port: &str, within: Duration) -> std::io::Result<SocketAddr> {
     if let Ok(address) = host_port.parse() {
         return Ok(address);
     }
-    tokio::net::lookup_host(host_port)
-        .await?
+    tokio::time::timeout(within, tokio::net::lookup_host(host_port))
+        .await
+        .map_err(|_| std::io::ErrorKind::TimedOut)??
         .next()
         .ok_or(std::io::ErrorKind::NotFound.into())
 }

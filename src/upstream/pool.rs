@@ -361,7 +361,7 @@ mod tests {
                 .collect(),
             connect_timeout_ms: 100,
             first_byte_timeout_ms: 100,
-            idle_timeout_ms: 100,
+            write_timeout_ms: 100,
             in_flight_max: 2,
             health: HealthPolicy {
                 path: "/ready".into(),

@@ -51,12 +51,13 @@ pub struct Upstream {
     /// Time to connect.
     #[schemars(range(min = 10, max = 60_000))]
     pub connect_timeout_ms: u64,
-    /// From the request's last byte to the response's header.
+    /// From the request's last byte to the response's header, and between two reads of its body;
+    /// streams excepted.
     #[schemars(range(min = 10, max = 600_000))]
     pub first_byte_timeout_ms: u64,
-    /// Between two reads of a response body; streams excepted.
+    /// For one write of a request to the upstream.
     #[schemars(range(min = 10, max = 600_000))]
-    pub idle_timeout_ms: u64,
+    pub write_timeout_ms: u64,
     /// Requests in flight to the whole pool; one more gets 503.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub in_flight_max: u32,

@@ -306,21 +306,18 @@ fn subscribe(
 /// A silent stream must hear a heartbeat before anything on the way takes it for dead.
 fn paces(file: &raw::File, name: &str, stream: &raw::Stream, report: &mut Report<'_>) {
     let heartbeat_ms = u64::from(stream.heartbeat_s).saturating_mul(1_000);
-    let upstream_ms = file.upstreams.values().map(|u| u.idle_timeout_ms);
-    let shortest = upstream_ms
-        .chain([file.listeners.https.keepalive_timeout_ms])
-        .min();
+    let keepalive_ms = file.listeners.https.keepalive_timeout_ms;
     let key = format!("streams.{name}.heartbeat_s");
-    if let Some(idle_ms) = shortest.filter(|idle| heartbeat_ms >= *idle) {
+    if heartbeat_ms >= keepalive_ms {
         let message = format!(
-            "{} s is not less than the shortest idle timeout ({idle_ms} ms): a silent stream would \
-             look dead",
+            "{} s is not less than keepalive_timeout_ms ({keepalive_ms}): a silent stream would look \
+             dead",
             stream.heartbeat_s
         );
         report.error(
             &key,
             message,
-            "shorten the heartbeat or lengthen keepalive_timeout_ms and idle_timeout_ms",
+            "shorten the heartbeat or lengthen keepalive_timeout_ms",
         );
     }
     if stream.heartbeat_s >= stream.lifetime_s {

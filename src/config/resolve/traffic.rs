@@ -104,7 +104,7 @@ fn upstream(name: &str, raw: &raw::Upstream, report: &mut Report<'_>) -> Option<
         endpoints,
         connect_timeout_ms: raw.connect_timeout_ms,
         first_byte_timeout_ms: raw.first_byte_timeout_ms,
-        idle_timeout_ms: raw.idle_timeout_ms,
+        write_timeout_ms: raw.write_timeout_ms,
         in_flight_max: raw.in_flight_max,
         health: upstream::HealthPolicy {
             path: raw.health.path.clone(),

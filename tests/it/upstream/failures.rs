@@ -253,7 +253,7 @@ async fn a_body_that_stops_coming_is_broken_off() {
         extra: "",
         replace: vec![(
             "first_byte_timeout_ms = 3000",
-            "first_byte_timeout_ms = 500\nidle_timeout_ms = 500",
+            "first_byte_timeout_ms = 500",
         )],
     })
     .await;
