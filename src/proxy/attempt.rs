@@ -1,15 +1,19 @@
-//! Attempts on the upstream for the plain lane: which endpoint next, what a failure means for the
-//! breaker, and whether there is another attempt.
+//! Attempts on the upstream: for the plain lane which endpoint next and whether there is another
+//! attempt, for every lane what the outcome means for breaker and metric.
 
 use std::time::Duration;
 
-use http::Method;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::ctx::Ctx;
 use super::shared::Shared;
+use crate::egress::EgressError;
 use crate::kernel::reject::{Code, Reject};
 use crate::plan::Then;
 use crate::upstream::breaker::Outcome;
@@ -114,6 +118,24 @@ pub(super) fn failed(shared: &Shared, ctx: &mut Ctx, method: &Method, how: Faile
         Failed::ForGood | Failed::ClientSlow => false,
     };
     harmless && ctx.upstream.made < pool.policy().retry.attempts_max && pool.may_retry(now)
+}
+
+/// Sends a request of the edge's own, resolves at the answer's header, and tells breaker and metric how
+/// it went. Says nothing of an endpoint when it is dropped before.
+pub(super) async fn send(
+    shared: &Shared,
+    lease: &mut Lease,
+    request: Request<Full<Bytes>>,
+    within: Duration,
+) -> Result<Response<Incoming>, EgressError> {
+    let answer = lease.endpoint().client().send(request, within).await;
+    let outcome = match &answer {
+        Ok(response) if !response.status().is_server_error() => Outcome::Success,
+        Ok(_) | Err(_) => Outcome::Failure,
+    };
+    lease.report(outcome, shared.clock.instant());
+    count(shared, lease);
+    answer
 }
 
 /// Counts an attempt whose outcome was reported.

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use pingora::proxy::Session;
 
-use super::body;
 use super::ctx::{Admitted, Ctx};
 use super::shared::Shared;
+use super::{attempt, body};
 use crate::cache::key;
 use crate::cache::phases::Change;
 use crate::egress::{self, EgressError};
@@ -20,7 +20,6 @@ use crate::kernel::reject::{Code, Reject};
 use crate::kernel::reply::Reply;
 use crate::limit::Quota;
 use crate::limit::key::Key;
-use crate::upstream::breaker::Outcome;
 use crate::webhook::delivery::Delivery;
 use crate::webhook::replay::Arrival;
 use crate::webhook::{Endpoint, Refusal, SignedParts, Verified, verify};
@@ -147,23 +146,9 @@ async fn deliver(
     let mut lease = pool.pick(None, shared.random.bits(), shared.clock.instant())?;
     let request = request(ctx, shared, endpoint, verified, event)?;
     let within = Duration::from_millis(pool.policy().first_byte_timeout_ms);
-    let answer = lease.endpoint().client().send(request, within).await;
-    let outcome = match &answer {
-        Ok(response) if !response.status().is_server_error() => Outcome::Success,
-        Ok(_) | Err(_) => Outcome::Failure,
-    };
-    lease.report(outcome, shared.clock.instant());
-    let label = if outcome == Outcome::Success {
-        "success"
-    } else {
-        "failure"
-    };
-    shared
-        .metrics
-        .upstream_requests
-        .with_label_values(&[&endpoint.upstream, label])
-        .inc();
-    let response = answer.map_err(|error| undelivered(&error))?;
+    let response = attempt::send(shared, &mut lease, request, within)
+        .await
+        .map_err(|error| undelivered(&error))?;
 
     let status = response.status();
     forget(shared, admitted, status, response.headers());

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ctx::{Admitted, Ctx};
 use super::shared::Shared;
-use super::{forward, reply};
+use super::{attempt, forward, reply};
 use crate::egress;
 use crate::kernel::facts::Protocol;
 use crate::kernel::header::{LAST_EVENT_ID, X_MAITRED_IDENTITY, X_REQUEST_ID};
@@ -30,7 +30,6 @@ use crate::limit::key::Key;
 use crate::stream::Policy;
 use crate::stream::frame::{self, Boundary};
 use crate::stream::pace::{self, Due, End, Pace};
-use crate::upstream::breaker::Outcome;
 
 /// Longest `Last-Event-ID` passed on.
 const LAST_EVENT_ID_BYTES_MAX: usize = 256;
@@ -144,14 +143,9 @@ async fn connect(
     let request = request(session, ctx, shared, admitted)?;
     let within = Duration::from_millis(pool.policy().first_byte_timeout_ms);
     let answer = tokio::select! {
-        answer = lease.endpoint().client().send(request, within) => answer,
+        answer = attempt::send(shared, &mut lease, request, within) => answer,
         _ = session.downstream_session.read_body_or_idle(true) => return Ok(None),
     };
-    let outcome = match &answer {
-        Ok(response) if !response.status().is_server_error() => Outcome::Success,
-        Ok(_) | Err(_) => Outcome::Failure,
-    };
-    lease.report(outcome, shared.clock.instant());
     answer.map(Some).map_err(|error| match error {
         egress::EgressError::Timeout { .. } => {
             Reject::new(Code::GatewayTimeout, "upstream_timeout", error.to_string())
