@@ -18,10 +18,10 @@ ENV MAITRED_COMMIT=${MAITRED_COMMIT}
 # built without the embedded API: in production the API is a service of its own.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package maitred --no-default-features --bin maitred \
-    && cargo build --release --locked --package chefcloud-api --bin chefcloud-api \
+    cargo build --profile dist --locked --package maitred --no-default-features --bin maitred \
+    && cargo build --profile dist --locked --package chefcloud-api --bin chefcloud-api \
     && mkdir /out \
-    && cp target/release/maitred target/release/chefcloud-api /out/
+    && cp target/dist/maitred target/dist/chefcloud-api /out/
 
 FROM debian:bookworm-slim AS runtime
 # Not pinned: a rebuild should bring the newest certificates.

@@ -94,6 +94,7 @@ impl Edge {
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let served = match self.admit(session, ctx).await {
             Ok(Verdict::Admitted(admitted)) => {
+                let admitted = Arc::new(admitted);
                 ctx.admitted = Some(admitted.clone());
                 self.lane(session, ctx, &admitted).await
             }

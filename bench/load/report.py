@@ -89,7 +89,9 @@ def peers() -> str:
             "As in `bench/load/peers/`: two workers or threads each, upstream connections pooled and "
             "kept alive, TLS 1.3 with the same ECDSA certificate, access logs off for all. nginx "
             "caches in files, haproxy and the floor in memory. `floor` is `examples/floor.rs`: "
-            "Pingora with one upstream and nothing else, and its test storage for hits.\n")
+            "Pingora with one upstream and nothing else, and its test storage for hits, built with "
+            "cargo's default release profile. maitred is built as it ships, with profile `dist` "
+            "(fat LTO) and mimalloc.\n")
 
 
 def versions() -> list[str]:

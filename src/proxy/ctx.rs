@@ -29,7 +29,7 @@ pub struct Ctx {
     pub protocol: Protocol,
     pub scheme: Scheme,
     /// Written by `admit`.
-    pub admitted: Option<Admitted>,
+    pub admitted: Option<Arc<Admitted>>,
     /// What `admit` learned before it said yes or no, for the log and the response headers.
     pub seen: Seen,
     /// The refusal that was, or will be, sent.
@@ -53,7 +53,6 @@ pub struct Seen {
 }
 
 /// A request that passed every check.
-#[derive(Clone)]
 pub struct Admitted {
     pub facts: Arc<Facts>,
     pub plan: Arc<Plan>,

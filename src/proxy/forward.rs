@@ -92,13 +92,15 @@ pub fn response(response: &mut ResponseHeader) {
         return;
     }
     let nominated = header::nominated(&response.headers);
-    for name in nominated
-        .iter()
-        .chain(&header::HOP_BY_HOP)
-        .chain(&CROSS_ORIGIN)
-    {
-        response.remove_header(name);
-    }
+    fields::edit_response(response, |headers| {
+        for name in nominated
+            .iter()
+            .chain(&header::HOP_BY_HOP)
+            .chain(&CROSS_ORIGIN)
+        {
+            headers.remove(name);
+        }
+    });
 }
 
 /// Where the request came from, as the edge established it; what the client claimed is replaced.

@@ -42,11 +42,15 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
+/// Room for what `decorate` adds, so that the map grows once.
+const FIELDS_ADDED: usize = 16;
+
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// Adds what every response carries and removes what must not leave.
 pub fn decorate(response: &mut ResponseHeader, session: &Session, ctx: &Ctx) {
     fields::edit_response(response, |headers| {
+        headers.reserve(FIELDS_ADDED);
         for name in &INTERNAL {
             headers.remove(name);
         }
