@@ -139,7 +139,7 @@ fn shared(
         reload,
         limiter: Limiter::new(clock.clone(), LIMIT_KEYS_MAX),
         slots: Slots::new(),
-        replay: replay::Store::local(replay),
+        replay: replay::Store::local(replay, &[]),
         bodies: Budget::default(),
         cache: cache::phases::Cache::leak(&cache_limits, clock.clone()),
         drain,

@@ -8,12 +8,13 @@
 //!   agree on;
 //! * [`webhook`], [`stream`], [`cache`] and [`upstream`] are the lanes' own rules;
 //! * [`config`] and [`app`] put it all together; [`admin`] is the operator's window;
-//! * [`kernel`] and [`telemetry`] are what everybody speaks in.
+//! * [`kernel`] and [`telemetry`] are what everybody speaks in, [`cluster`] what several nodes share.
 //!
 //! A module imports lower layers only; `tests/architecture.rs` checks it.
 
 pub mod kernel;
 
+pub mod cluster;
 pub mod egress;
 pub mod telemetry;
 

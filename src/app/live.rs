@@ -171,7 +171,7 @@ fn gauges(shared: &Shared) {
     metrics
         .replay_entries
         .with_label_values(none)
-        .set(to_i64(shared.replay.len()));
+        .set(to_i64(shared.replay.len().unwrap_or(0)));
     let cache = shared.cache.store().stats();
     metrics
         .cache_bytes

@@ -118,6 +118,6 @@ mod tests {
     #[test]
     fn a_users_entry_is_found_by_each_of_their_organisations() {
         let owner = Owner::find(Scope::User, Some(&member_of(&["a", "b"])), None).unwrap();
-        assert_eq!(owner.orgs(), ["a".into(), "b".into()]);
+        assert_eq!(owner.orgs(), ["a", "b"].map(std::sync::Arc::<str>::from));
     }
 }

@@ -78,7 +78,8 @@ async fn handle(
     let now = shared.clock.unix();
     let arrival = shared
         .replay
-        .reserve(&endpoint.name, &verified, on_replay, now);
+        .reserve(&endpoint.name, &verified, on_replay, now)
+        .await;
     let reservation = match arrival.map_err(|refusal| failures.refuse(refusal))? {
         Arrival::Fresh(reservation) => reservation,
         Arrival::Duplicate => {
@@ -97,7 +98,10 @@ async fn handle(
     };
     let reply = deliver(ctx, shared, admitted, endpoint, &verified, event).await?;
     if reply.status.is_success() {
-        reservation.commit(shared.clock.unix());
+        if let Err(away) = reservation.commit(shared.clock.unix()).await {
+            // It was applied, so the provider must not hear of a failure.
+            tracing::warn!(endpoint = %endpoint.name, reason = %away, "an accepted webhook is not remembered yet");
+        }
         ctx.outcome = Some("accepted");
     } else {
         // Not applied, so not remembered: the API judges the same bytes again.
@@ -253,7 +257,7 @@ impl<'a> Failures<'a> {
     fn refuse(&self, refusal: Refusal) -> Reject {
         let ours = matches!(
             refusal,
-            Refusal::InProgress | Refusal::StoreFull | Refusal::NoActiveSecret
+            Refusal::InProgress | Refusal::StoreFull | Refusal::StoreAway | Refusal::NoActiveSecret
         );
         if let (false, Some((name, quota))) = (ours, &self.limit) {
             let taken = self.shared.limiter.take(name, *quota, &self.key);

@@ -46,6 +46,8 @@ pub enum Refusal {
     InProgress,
     #[error("the store of accepted webhooks is full")]
     StoreFull,
+    #[error("the store of accepted webhooks does not answer")]
+    StoreAway,
 }
 
 impl Refusal {
@@ -72,6 +74,7 @@ impl Refusal {
             Self::Replay => "replay",
             Self::InProgress => "in_progress",
             Self::StoreFull => "store_full",
+            Self::StoreAway => "store_away",
         }
     }
 
@@ -101,7 +104,13 @@ impl Refusal {
             Self::Future { .. } => "the provider's clock or this host's is off",
             Self::Replay => "a retry of something accepted, or a captured request sent again",
             Self::InProgress => "the provider retries; nothing to do",
-            Self::StoreFull => "raise replay.entries_max or look for a flood of signed requests",
+            Self::StoreFull => {
+                "raise webhooks.replay_entries_max (on Redis: maxmemory) or look for a flood of \
+                 signed requests"
+            }
+            Self::StoreAway => {
+                "Redis is away or too slow; the log and /health/detailed have its last error"
+            }
         }
     }
 }
@@ -116,6 +125,7 @@ impl From<Refusal> for Reject {
             Refusal::NoActiveSecret => Self::new(Code::Unavailable, label, reason).retry_after(60),
             Refusal::InProgress => Self::new(Code::InProgress, label, reason).retry_after(1),
             Refusal::StoreFull => Self::new(Code::Overloaded, label, reason).retry_after(5),
+            Refusal::StoreAway => Self::new(Code::Unavailable, label, reason).retry_after(5),
             Refusal::MissingHeader(_)
             | Refusal::DuplicateHeader(_)
             | Refusal::MissingQuery(_)

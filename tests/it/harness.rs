@@ -12,6 +12,7 @@ pub mod hook;
 pub mod keys;
 pub mod load;
 pub mod origin;
+pub mod redis;
 pub mod stream;
 
 use std::future::Future;

@@ -7,8 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Policy, ReplayKey};
+use super::{Claim, Policy, ReplayKey, Standing};
 use crate::kernel::clock::UnixMs;
+use crate::webhook::inbox::{Memory, MemoryOf};
 
 const SHARDS: usize = 16;
 /// Below this many entries one shard holds them all, so that the limit is exact.
@@ -16,27 +17,9 @@ const SHARDED_FROM: usize = 4096;
 /// Expired entries removed with one claim; more than one, so that a table shrinks under load.
 const SWEEP_MAX: usize = 16;
 
-/// What a message asks for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Claim {
-    pub(super) message: ReplayKey,
-    pub(super) event: Option<ReplayKey>,
-    pub(super) expires_at: Option<UnixMs>,
-}
-
-/// What the store knows of it.
-#[derive(Debug)]
-pub(super) enum Standing {
-    Fresh(Reservation),
-    MessageDone,
-    EventDone,
-    InFlight,
-    Full,
-}
-
 /// Handle of the store; clones share it.
 #[derive(Clone, Debug)]
-pub struct Local(Arc<Tables>);
+pub(super) struct Local(Arc<Tables>);
 
 #[derive(Debug)]
 struct Tables {
@@ -61,20 +44,19 @@ impl Local {
         self.0.messages.len()
     }
 
-    /// How a message is remembered that was answered with success.
-    fn done(&self, claim: &Claim, now: UnixMs) -> Entry {
-        Entry {
-            state: State::Done,
-            until: claim.expires_at.unwrap_or_else(|| self.dedupe_until(now)),
+    /// Takes over what was remembered before a restart. All of it: whatever the limit is now, what
+    /// was accepted must not be accepted again.
+    pub(super) fn remember(&self, remembered: &[Memory]) {
+        for memory in remembered {
+            let table = match memory.of {
+                MemoryOf::Message => &self.0.messages,
+                MemoryOf::Event => &self.0.events,
+            };
+            table.shard(memory.key).put(memory.key, done(memory));
         }
     }
 
-    fn dedupe_until(&self, now: UnixMs) -> UnixMs {
-        let remembered_s = i64::from(self.0.policy.event_dedupe_s);
-        UnixMs(now.0.saturating_add(remembered_s * 1000))
-    }
-
-    pub(super) fn claim(&self, claim: Claim, now: UnixMs) -> Standing {
+    pub(super) fn claim(&self, claim: Claim, now: UnixMs) -> Standing<Held> {
         let tables = &self.0;
         let mut messages = tables.messages.shard(claim.message);
         messages.sweep(now);
@@ -90,7 +72,7 @@ impl Local {
                 Seen::Done => {
                     // These bytes were answered with success once; the next copy is a replay.
                     if !messages.is_full(claim.message) {
-                        messages.put(claim.message, self.done(&claim, now));
+                        messages.put(claim.message, done(&claim.message(&tables.policy, now)));
                     }
                     return Standing::EventDone;
                 }
@@ -114,7 +96,7 @@ impl Local {
         if let Some((key, shard)) = &mut events {
             shard.put(*key, entry);
         }
-        Standing::Fresh(Reservation {
+        Standing::Fresh(Held {
             store: self.clone(),
             claim,
             holder,
@@ -123,45 +105,34 @@ impl Local {
     }
 }
 
-/// The right to deliver one message. Dropped without a commit it gives the message free again, so
-/// that the provider's retry after our failure is not called a replay.
+fn done(memory: &Memory) -> Entry {
+    Entry {
+        state: State::Done,
+        until: memory.until,
+    }
+}
+
+/// What one claim holds; gives it free when dropped.
 #[derive(Debug)]
-#[must_use = "dropping a reservation releases it"]
-pub struct Reservation {
+pub(super) struct Held {
     store: Local,
     claim: Claim,
     holder: u64,
     settled: bool,
 }
 
-impl Reservation {
-    /// The message was accepted; the same again is a replay from now on. Holds also when the lease
-    /// has run out meanwhile, for the delivery did happen.
-    pub fn commit(mut self, now: UnixMs) {
-        self.settled = true;
-        let tables = &self.store.0;
-        let done = self.store.done(&self.claim, now);
-        tables
-            .messages
-            .shard(self.claim.message)
-            .put(self.claim.message, done);
-        if let Some(event) = self.claim.event {
-            // Never shorter than the message itself: the two answers must not contradict.
-            let until = self.store.dedupe_until(now).max(done.until);
-            tables
-                .events
-                .shard(event)
-                .put(event, Entry { until, ..done });
-        }
+impl Held {
+    pub(super) fn memory(&self, now: UnixMs) -> Vec<Memory> {
+        self.claim.memory(&self.store.0.policy, now)
     }
 
-    /// The message was not accepted and may come again. The same as dropping it.
-    pub fn release(self) {
-        drop(self);
+    pub(super) fn commit(mut self, now: UnixMs) {
+        self.settled = true;
+        self.store.remember(&self.memory(now));
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Held {
     fn drop(&mut self) {
         if self.settled {
             return;

@@ -1,10 +1,12 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::{Arrival, OnReplay, Policy, ReplayKey, Reservation, Store};
 use crate::kernel::clock::UnixMs;
+use crate::webhook::inbox::Memory;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::verify::{EventId, Verified};
 
@@ -12,11 +14,15 @@ const NOW: UnixMs = UnixMs(1_700_000_000_000);
 const EXPIRES: UnixMs = UnixMs(NOW.0 + 305_000);
 
 fn store(entries_max: usize) -> Store {
-    Store::local(Policy {
+    Store::local(policy(entries_max), &[])
+}
+
+fn policy(entries_max: usize) -> Policy {
+    Policy {
         entries_max,
         lease_ms: 30_000,
         event_dedupe_s: 86_400,
-    })
+    }
 }
 
 fn message(bytes: u64, event: Option<&str>) -> Verified {
@@ -36,7 +42,23 @@ fn message(bytes: u64, event: Option<&str>) -> Verified {
 }
 
 fn reserve(store: &Store, message: &Verified, now: UnixMs) -> Result<Arrival, Refusal> {
-    store.reserve("billing", message, OnReplay::Reject, now)
+    reserve_at(store, "billing", message, OnReplay::Reject, now)
+}
+
+fn reserve_at(
+    store: &Store,
+    endpoint: &str,
+    message: &Verified,
+    on_replay: OnReplay,
+    now: UnixMs,
+) -> Result<Arrival, Refusal> {
+    let reserve = store.reserve(endpoint, message, on_replay, now);
+    reserve.now_or_never().expect("nobody is waited for")
+}
+
+fn commit(reservation: Reservation, now: UnixMs) {
+    let committed = reservation.commit(now).now_or_never();
+    assert_eq!(committed, Some(Ok(())));
 }
 
 fn fresh(store: &Store, message: &Verified, now: UnixMs) -> Reservation {
@@ -58,12 +80,12 @@ fn the_same_bytes_again_are_a_replay_once_accepted() {
         reserve(&store, &first, NOW).unwrap_err(),
         Refusal::InProgress
     );
-    reservation.commit(NOW);
+    commit(reservation, NOW);
     assert_eq!(
         reserve(&store, &first, later(1)).unwrap_err(),
         Refusal::Replay
     );
-    let acked = store.reserve("billing", &first, OnReplay::Ack, later(1));
+    let acked = reserve_at(&store, "billing", &first, OnReplay::Ack, later(1));
     assert!(matches!(acked, Ok(Arrival::Duplicate)));
 }
 
@@ -71,9 +93,9 @@ fn the_same_bytes_again_are_a_replay_once_accepted() {
 fn a_failed_delivery_may_come_again() {
     let (store, first) = (store(10), message(1, Some("evt_1")));
     drop(fresh(&store, &first, NOW));
-    assert!(store.is_empty());
+    assert_eq!(store.len(), Some(0));
     fresh(&store, &first, NOW).release();
-    fresh(&store, &message(2, Some("evt_1")), NOW).commit(NOW);
+    commit(fresh(&store, &message(2, Some("evt_1")), NOW), NOW);
 }
 
 #[test]
@@ -85,7 +107,7 @@ fn an_event_signed_anew_is_a_duplicate_and_not_a_replay() {
         reserve(&store, &again, NOW).unwrap_err(),
         Refusal::InProgress
     );
-    reservation.commit(NOW);
+    commit(reservation, NOW);
     assert!(matches!(
         reserve(&store, &again, later(1)),
         Ok(Arrival::Duplicate)
@@ -107,15 +129,16 @@ fn an_id_without_a_signature_suppresses_nothing() {
     first.claimed_id = Some("same".into());
     let mut second = message(2, None);
     second.claimed_id = Some("same".into());
-    fresh(&store, &first, NOW).commit(NOW);
-    fresh(&store, &second, NOW).commit(NOW);
+    commit(fresh(&store, &first, NOW), NOW);
+    commit(fresh(&store, &second, NOW), NOW);
 }
 
 #[test]
 fn endpoints_do_not_share_event_ids() {
     let store = store(10);
-    fresh(&store, &message(1, Some("evt_1")), NOW).commit(NOW);
-    let other = store.reserve(
+    commit(fresh(&store, &message(1, Some("evt_1")), NOW), NOW);
+    let other = reserve_at(
+        &store,
         "marketplace",
         &message(2, Some("evt_1")),
         OnReplay::Reject,
@@ -127,7 +150,7 @@ fn endpoints_do_not_share_event_ids() {
 #[test]
 fn a_full_store_refuses_and_forgets_nothing_that_counts() {
     let store = store(2);
-    fresh(&store, &message(1, None), NOW).commit(NOW);
+    commit(fresh(&store, &message(1, None), NOW), NOW);
     let held = fresh(&store, &message(2, None), NOW);
     assert_eq!(
         reserve(&store, &message(3, None), NOW).unwrap_err(),
@@ -138,16 +161,16 @@ fn a_full_store_refuses_and_forgets_nothing_that_counts() {
         Refusal::Replay
     );
     held.release();
-    fresh(&store, &message(3, None), NOW).commit(NOW);
+    commit(fresh(&store, &message(3, None), NOW), NOW);
     let after = UnixMs(EXPIRES.0);
     fresh(&store, &message(4, None), after).release();
-    assert!(store.is_empty());
+    assert_eq!(store.len(), Some(0));
 }
 
 #[test]
 fn a_message_counts_until_its_own_timestamp_would_refuse_it() {
     let (store, first) = (store(10), message(1, None));
-    fresh(&store, &first, NOW).commit(NOW);
+    commit(fresh(&store, &first, NOW), NOW);
     let last = UnixMs(EXPIRES.0 - 1);
     assert_eq!(reserve(&store, &first, last).unwrap_err(), Refusal::Replay);
 }
@@ -157,7 +180,7 @@ fn a_scheme_without_timestamps_remembers_for_the_dedupe_time() {
     let store = store(10);
     let mut first = message(1, None);
     first.expires_at = None;
-    fresh(&store, &first, NOW).commit(NOW);
+    commit(fresh(&store, &first, NOW), NOW);
     assert_eq!(
         reserve(&store, &first, later(86_399_999)).unwrap_err(),
         Refusal::Replay
@@ -180,7 +203,7 @@ fn a_lost_task_frees_its_message_when_the_lease_ends() {
         reserve(&store, &first, later(30_001)).unwrap_err(),
         Refusal::InProgress
     );
-    second.commit(later(30_002));
+    commit(second, later(30_002));
     assert_eq!(
         reserve(&store, &first, later(30_003)).unwrap_err(),
         Refusal::Replay
@@ -191,10 +214,10 @@ fn a_lost_task_frees_its_message_when_the_lease_ends() {
 fn what_is_not_swept_yet_does_not_count_either() {
     let store = store(1000);
     for bytes in 0..200 {
-        fresh(&store, &message(bytes, None), NOW).commit(NOW);
+        commit(fresh(&store, &message(bytes, None), NOW), NOW);
     }
     for bytes in (0..200).rev() {
-        fresh(&store, &message(bytes, None), EXPIRES).commit(EXPIRES);
+        commit(fresh(&store, &message(bytes, None), EXPIRES), EXPIRES);
     }
 }
 
@@ -203,7 +226,7 @@ fn a_late_success_still_counts() {
     let (store, first) = (store(10), message(1, None));
     let late = fresh(&store, &first, NOW);
     let second = fresh(&store, &first, later(30_000));
-    late.commit(later(30_001));
+    commit(late, later(30_001));
     drop(second);
     assert_eq!(
         reserve(&store, &first, later(30_002)).unwrap_err(),
@@ -228,7 +251,7 @@ fn of_64_copies_at_once_exactly_one_is_delivered() {
                     match reserve(store, &message, NOW) {
                         Ok(Arrival::Fresh(reservation)) => {
                             wins.fetch_add(1, Ordering::Relaxed);
-                            reservation.commit(NOW);
+                            commit(reservation, NOW);
                         }
                         Ok(Arrival::Duplicate) | Err(Refusal::Replay | Refusal::InProgress) => {
                             refused.fetch_add(1, Ordering::Relaxed);
@@ -259,14 +282,44 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn what_was_remembered_before_a_restart_counts_after_it() {
+    let before = store(10);
+    let message = message(1, Some("evt_1"));
+    let reservation = fresh(&before, &message, NOW);
+    let rows = reservation.memory(NOW);
+    commit(reservation, NOW);
+    let rows: Vec<_> = rows.into_iter().chain(another_events_rows()).collect();
+
+    // Smaller than what it has to remember: it refuses what is new and forgets nothing.
+    let after = Store::local(policy(1), &rows);
+    assert_eq!(
+        reserve(&after, &message, later(1)).unwrap_err(),
+        Refusal::Replay
+    );
+    let signed_anew = self::message(2, Some("evt_1"));
+    assert!(matches!(
+        reserve(&after, &signed_anew, later(1)),
+        Ok(Arrival::Duplicate)
+    ));
+    let new = self::message(3, None);
+    assert_eq!(
+        reserve(&after, &new, later(1)).unwrap_err(),
+        Refusal::StoreFull
+    );
+}
+
+fn another_events_rows() -> Vec<Memory> {
+    let elsewhere = store(10);
+    fresh(&elsewhere, &message(9, Some("evt_9")), NOW).memory(NOW)
+}
+
 proptest! {
     /// Against a model: within its window a message is accepted at most once, whatever happens, and
     /// the store never holds more than its limit.
     #[test]
     fn no_message_is_accepted_twice(steps in proptest::collection::vec(step(), 1..200)) {
-        let store = Store::local(Policy {
-            entries_max: 4, lease_ms: 30_000, event_dedupe_s: 86_400,
-        });
+        let store = store(4);
         let mut now = NOW;
         let mut held = std::collections::HashMap::new();
         let mut accepted_until = std::collections::HashMap::new();
@@ -288,14 +341,14 @@ proptest! {
                     }
                 }
                 Step::Commit(key) => if let Some((reservation, until)) = held.remove(&key) {
-                    reservation.commit(now);
+                    commit(reservation, now);
                     if until > now {
                         accepted_until.insert(key, until);
                     }
                 },
                 Step::Release(key) => drop(held.remove(&key)),
             }
-            prop_assert!(store.len() <= 6, "more than messages there are");
+            prop_assert!(store.len() <= Some(6), "more than messages there are");
         }
     }
 }

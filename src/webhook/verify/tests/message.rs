@@ -1,5 +1,6 @@
 //! What counts as one message, and what lists of signatures and signed values may look like.
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -111,10 +112,13 @@ fn the_same_signed_bytes_are_one_message_whatever_is_around_them() {
         .unwrap();
     assert_eq!(first.replay_key, again.replay_key);
 
-    let store = Store::local(Policy::default());
-    let arrive = |verified: &Verified| store.reserve("billing", verified, OnReplay::Reject, NOW);
+    let store = Store::local(Policy::default(), &[]);
+    let arrive = |verified: &Verified| {
+        let reserve = store.reserve("billing", verified, OnReplay::Reject, NOW);
+        reserve.now_or_never().unwrap()
+    };
     match arrive(&first).unwrap() {
-        Arrival::Fresh(reservation) => reservation.commit(NOW),
+        Arrival::Fresh(reservation) => reservation.commit(NOW).now_or_never().unwrap().unwrap(),
         Arrival::Duplicate => panic!("the first is no duplicate"),
     }
     let refusal = arrive(&again).unwrap_err();

@@ -1,0 +1,4 @@
+//! The connection to Redis, and what webhooks get while it is away.
+
+mod connection;
+mod replay;
