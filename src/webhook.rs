@@ -6,6 +6,7 @@
 //! reservation is dropped and the provider may try again.
 
 pub mod delivery;
+pub mod dispatch;
 pub mod inbox;
 pub mod pointer;
 pub mod refusal;
