@@ -21,6 +21,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 pub use headers::{Covers, headers};
 pub use run::{Dispatch, Settings, Stop, run};
 
@@ -44,16 +46,31 @@ pub struct Policy {
     pub rate_max: u32,
     /// Whole time for one attempt, the answer's body included.
     pub attempt_timeout_ms: u64,
-    /// Per endpoint: how long an event that fails may hold back those of its order key. An endpoint
-    /// that is not here holds them back until the event is delivered or dead.
-    pub order_timeouts_s: BTreeMap<Arc<str>, NonZeroU32>,
+    /// What differs by endpoint. Events of an endpoint that is gone keep their order, and claim nothing.
+    pub endpoints: BTreeMap<Arc<str>, EndpointPolicy>,
+}
+
+/// How deliveries of one endpoint's events are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EndpointPolicy {
+    /// How long an event that fails may hold back those of its order key; `None` = until it is
+    /// delivered or dead.
+    pub order_timeout_s: Option<NonZeroU32>,
+    pub covers: Covers,
 }
 
 impl Policy {
     /// How long a failing event of `endpoint` may hold back its order key; `None` = to its end.
     #[must_use]
     pub fn order_timeout_s(&self, endpoint: &str) -> Option<NonZeroU32> {
-        self.order_timeouts_s.get(endpoint).copied()
+        self.endpoints.get(endpoint)?.order_timeout_s
+    }
+
+    /// What the signatures of `endpoint`'s provider cover.
+    #[must_use]
+    pub fn covers(&self, endpoint: &str) -> Covers {
+        let endpoint = self.endpoints.get(endpoint);
+        endpoint.map_or(Covers::SenderOnly, |policy| policy.covers)
     }
 }
 
@@ -85,26 +102,26 @@ pub trait Deliver: Send + Sync + 'static {
 /// The verbs of the inbox that dispatch uses.
 pub trait Backlog: Send + Sync + 'static {
     /// Up to `max` entries of `destination` that may be attempted now. Nobody else gets them until
-    /// they are settled.
+    /// they are settled. None while they could not be settled.
     fn claim(
         &self,
         destination: &str,
         max: usize,
         now: UnixMs,
-    ) -> impl Future<Output = Result<Vec<Claimed>, Unwritable>> + Send;
+    ) -> impl Future<Output = Vec<Claimed>> + Send;
 
-    /// Keeps what became of claims. On an error nothing is settled and the claims stay.
+    /// Keeps what became of claims. On an error nothing is settled.
     fn settle(
         &self,
         settled: Vec<(EntryId, Settlement)>,
         now: UnixMs,
     ) -> impl Future<Output = Result<(), Unwritable>> + Send;
 
-    /// When the next entry that nothing but time holds back is due; `None` = there is none.
-    fn next_due(&self, destination: &str) -> Option<UnixMs>;
+    /// When the first unclaimed entry is due; `None` = there is none.
+    fn next_due(&self, destination: &str) -> impl Future<Output = Option<UnixMs>> + Send;
 
-    /// Resolves when something may have become due since the last call, e.g. by an append.
-    fn changed(&self, destination: &str) -> impl Future<Output = ()> + Send;
+    /// Counts up whenever something may have become due earlier than [`Self::next_due`] said.
+    fn subscribe(&self) -> watch::Receiver<u64>;
 }
 
 #[cfg(test)]
@@ -119,7 +136,7 @@ impl Default for Policy {
             concurrency_max: 64,
             rate_max: 2_000,
             attempt_timeout_ms: 15_000,
-            order_timeouts_s: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::webhook::inbox::{Attempt, Claimed, DeadReason, EntryId, Outcome, Sett
 
 /// Longest sleep: the wall clock, by which events are due, may be set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
-/// Pause after an inbox that could not claim or settle.
+/// Pause after an inbox that could not settle.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything that the lanes share. Cheap to clone.
@@ -100,6 +100,8 @@ struct Running<B, D> {
     /// Judged and not yet settled. Nothing is claimed while the inbox does not take them.
     ended: Vec<(EntryId, Settlement)>,
     settle_again_at: Option<Instant>,
+    /// Counts up when the inbox has something new.
+    changes: watch::Receiver<u64>,
 }
 
 /// What wakes a lane beside the end of an attempt.
@@ -113,6 +115,7 @@ impl<B: Backlog, D: Deliver> Running<B, D> {
     fn new(shared: Dispatch<B, D>, destination: Arc<str>) -> Self {
         Self {
             lane: Lane::new(shared.clock.instant()),
+            changes: shared.backlog.subscribe(),
             shared,
             destination,
             attempts: JoinSet::new(),
@@ -134,7 +137,7 @@ impl<B: Backlog, D: Deliver> Running<B, D> {
             let sleep = self.sleep(&wake);
             tokio::select! {
                 Some(joined) = self.attempts.join_next_with_id() => self.collect(joined, &policy),
-                () = self.shared.backlog.changed(&self.destination), if wake.on_change => {}
+                Ok(()) = self.changes.changed(), if wake.on_change => {}
                 () = tokio::time::sleep(sleep) => {}
                 changed = self.shared.stop.changed() => if changed.is_err() {
                     let now = self.shared.clock.instant();
@@ -164,21 +167,13 @@ impl<B: Backlog, D: Deliver> Running<B, D> {
                 Turn::Claim(max) => max,
             };
             let unix = self.shared.clock.unix();
-            let claimed = match self
+            // What changes after this may not be among what is claimed.
+            self.changes.mark_unchanged();
+            let claimed = self
                 .shared
                 .backlog
                 .claim(&self.destination, max, unix)
-                .await
-            {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    tracing::error!(%error, "the inbox gives nothing out");
-                    return Wake {
-                        at: Some(now + TROUBLE_PAUSE),
-                        on_change: false,
-                    };
-                }
-            };
+                .await;
             let count = claimed.len();
             debug_assert!(count <= max);
             self.lane.started(count, policy, now);
@@ -187,7 +182,7 @@ impl<B: Backlog, D: Deliver> Running<B, D> {
                 .for_each(|claimed| self.start(claimed, policy));
             self.show();
             if count < max {
-                let due = self.shared.backlog.next_due(&self.destination);
+                let due = self.shared.backlog.next_due(&self.destination).await;
                 return Wake {
                     at: due.map(|due| now + span(unix, due)),
                     on_change: true,

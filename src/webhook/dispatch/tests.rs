@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::{self, HOLD_MAX, HOLD_MIN, Lane, Sign, Turn};
-use super::{Answer, Answered, Policy, verdict};
+use super::{Answer, Answered, Covers, EndpointPolicy, Policy, verdict};
 use crate::kernel::clock::{Clock, UnixMs};
 use crate::webhook::inbox::{Attempt, Claimed, DeadReason, EntryId, Event, Outcome, Settlement};
 
@@ -193,9 +193,11 @@ fn the_head_of_a_key_yields_when_its_time_is_up_and_is_tried_then() {
         None,
         "without a time-out it keeps its place"
     );
-    policy
-        .order_timeouts_s
-        .insert("billing".into(), 300.try_into().unwrap());
+    let yields = EndpointPolicy {
+        order_timeout_s: Some(300.try_into().unwrap()),
+        covers: Covers::Body,
+    };
+    policy.endpoints.insert("billing".into(), yields);
     let (times, yielded, _) = fate(&policy, Some("k"), 0.99);
     assert_eq!(yielded, Some(300));
     assert!(times.contains(&300), "{times:?}");
