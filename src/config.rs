@@ -29,6 +29,7 @@ pub use source::ConfigSource;
 
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
+use crate::webhook::dispatch;
 use crate::{auth, guard, limit, listener, upstream};
 
 /// A configuration that was checked whole: every reference resolves, every value is in range.
@@ -53,6 +54,8 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, Arc<upstream::Policy>>,
     pub cache: CacheLimits,
     pub replay: ReplayLimits,
+    /// How stored webhooks are delivered.
+    pub dispatch: Arc<dispatch::Policy>,
     pub routes: Vec<Route>,
     pub drain: Drain,
     pub log: Log,

@@ -11,6 +11,7 @@ pub mod builtin;
 pub mod cached;
 pub mod cors;
 pub mod ctx;
+pub mod deliver;
 pub mod facts;
 pub mod fields;
 pub mod forward;

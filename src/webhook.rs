@@ -6,7 +6,9 @@
 //! reservation is dropped and the provider may try again.
 
 pub mod delivery;
+pub mod dispatch;
 pub mod inbox;
+pub mod order;
 pub mod pointer;
 pub mod refusal;
 pub mod replay;
@@ -17,6 +19,7 @@ pub mod verify;
 
 use std::sync::Arc;
 
+pub use order::OrderKey;
 pub use refusal::Refusal;
 pub use replay::{Arrival, Reservation};
 pub use scheme::{Scheme, SchemeError, SchemeSpec};
@@ -35,6 +38,8 @@ pub struct Endpoint {
     pub mode: Mode,
     /// Pool that the events are delivered to.
     pub upstream: Arc<str>,
+    /// Events with the same key are delivered in order; absent = each goes for itself.
+    pub order_key: Option<OrderKey>,
     pub body_bytes_max: usize,
     /// Whole time for the body to arrive.
     pub body_timeout_ms: u64,

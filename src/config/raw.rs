@@ -54,6 +54,7 @@ pub struct File {
     /// How providers sign their webhooks.
     pub schemes: BTreeMap<String, Scheme>,
     pub webhooks: Webhooks,
+    pub dispatch: Dispatch,
     /// Kinds of event streams that routes refer to.
     pub streams: BTreeMap<String, Stream>,
     /// What is served. What no route matches is answered with 404.

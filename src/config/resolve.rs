@@ -151,6 +151,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
     let cache = traffic::cache(file, report);
     trust::schemes(file, report);
     let routes = route::routes(file, env, &classes, report);
+    let dispatch = traffic::dispatch(file, &routes, report);
     let log = edge::log(&file.log, report);
     edge::notices(file, report);
     Some(Config {
@@ -172,6 +173,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         upstreams,
         cache,
         replay: traffic::replay(file),
+        dispatch: Arc::new(dispatch),
         routes,
         drain,
         log,

@@ -82,6 +82,14 @@ metrics! {
         "Webhooks received, by outcome.";
     webhook_secret: counter "maitred_webhook_secret_matched_total" ["endpoint", "secret"]
         "Verified webhooks by the secret that matched; an old secret that no longer counts can go.";
+    deliveries: counter "maitred_deliveries_total" ["endpoint", "outcome"]
+        "Attempts to deliver stored webhooks, by outcome (delivered, failed, dead; away: nothing was sent).";
+    delivery_seconds: seconds "maitred_delivery_duration_seconds" ["endpoint"]
+        "Time of one attempt to deliver, the answer's body included.";
+    deliveries_in_flight: gauge "maitred_deliveries_in_flight" ["destination"]
+        "Attempts to deliver in flight to a pool.";
+    dead_letters: counter "maitred_dead_letters_total" ["endpoint", "reason"]
+        "Webhooks that are no longer attempted, by reason.";
     replay_entries: gauge "maitred_replay_entries" []
         "Entries held by the replay store.";
     streams: gauge "maitred_streams_open" ["route"]

@@ -119,6 +119,35 @@ pub struct Retry {
     pub budget_percent: u32,
 }
 
+/// How stored webhooks are delivered to the API. An attempt counts only where a request was sent:
+/// while the destination's breaker is open, or no endpoint of it is healthy, events wait.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dispatch {
+    /// Attempts in all, the first included; then the event is a dead letter.
+    #[schemars(range(min = 1, max = 100))]
+    pub attempts_max: u32,
+    /// Longest time from an event's first failed attempt to its last one.
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub age_max_s: u32,
+    /// Longest pause after the first attempt. Each further one is four times as long, and the pause is
+    /// a random part of it; `Retry-After` is the least.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub backoff_base_ms: u64,
+    /// Longest pause at all.
+    #[schemars(range(min = 1, max = 604_800_000))]
+    pub backoff_cap_ms: u64,
+    /// Attempts in flight to one pool. After an outage it begins with one and doubles.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub concurrency_max: u32,
+    /// Attempts per second that start to one pool, however much has piled up.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub rate_max: u32,
+    /// Whole time for one attempt.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub attempt_timeout_ms: u64,
+}
+
 /// The response cache. A route is cached only where it names one of `cache.policies`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -144,6 +144,13 @@ pub struct Endpoint {
     pub mode: Mode,
     /// Name of one of `upstreams`: where the events are delivered.
     pub upstream: String,
+    /// Stored events with the same value here are delivered one after the other, in the order of their
+    /// arrival: `json:/pointer` or `header:NAME`; absent = each goes for itself.
+    pub order_key: Option<String>,
+    /// How long an event that cannot be delivered holds back those of its order key; 0 = until it is
+    /// delivered or a dead letter.
+    #[schemars(range(max = 604_800))]
+    pub order_timeout_s: u32,
     /// URL exactly as the provider has it on record, for schemes that sign it.
     pub public_url: Option<String>,
     /// Names of `classes` that count by address; counted before anything is verified.

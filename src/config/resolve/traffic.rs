@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Report;
-use crate::config::{CacheLimits, ReplayLimits, raw};
+use crate::config::{CacheLimits, ReplayLimits, Route, raw};
+use crate::plan::Then;
+use crate::webhook::dispatch;
 use crate::{cache, limit, stream, upstream};
 
 /// The class that counts what fails verification; routes do not name it.
@@ -201,6 +203,46 @@ pub(super) fn replay(file: &raw::File) -> ReplayLimits {
     let entries = file.webhooks.replay_entries_max;
     ReplayLimits {
         entries_max: usize::try_from(entries).unwrap_or(usize::MAX),
+    }
+}
+
+/// How stored webhooks are delivered, with what differs by endpoint.
+pub(super) fn dispatch(
+    file: &raw::File,
+    routes: &[Route],
+    report: &mut Report<'_>,
+) -> dispatch::Policy {
+    let raw = &file.dispatch;
+    ordered(
+        report,
+        "dispatch",
+        ("backoff_base_ms", raw.backoff_base_ms),
+        ("backoff_cap_ms", raw.backoff_cap_ms),
+    );
+    let endpoints = routes.iter().filter_map(|route| match &route.plan.then {
+        Then::Ingest(endpoint) => Some(endpoint),
+        Then::Forward { .. } | Then::Subscribe(_) | Then::Reply(_) => None,
+    });
+    let endpoints = endpoints.map(|endpoint| {
+        let declared = file.webhooks.endpoints.get(endpoint.name.as_ref());
+        let policy = dispatch::EndpointPolicy {
+            order_timeout_s: declared.and_then(|raw| NonZeroU32::new(raw.order_timeout_s)),
+            covers: match endpoint.scheme.signs_body() {
+                true => dispatch::Covers::Body,
+                false => dispatch::Covers::SenderOnly,
+            },
+        };
+        (endpoint.name.clone(), policy)
+    });
+    dispatch::Policy {
+        attempts_max: raw.attempts_max,
+        age_max_s: raw.age_max_s,
+        backoff_base_ms: raw.backoff_base_ms,
+        backoff_cap_ms: raw.backoff_cap_ms,
+        concurrency_max: raw.concurrency_max,
+        rate_max: raw.rate_max,
+        attempt_timeout_ms: raw.attempt_timeout_ms,
+        endpoints: endpoints.collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::env::Env;
 use crate::config::raw;
 use crate::config::secret::{self, Found};
 use crate::kernel::secret::Secret;
+use crate::webhook::OrderKey;
 use crate::webhook::scheme::{Scheme, SchemeSpec, Unit};
 use crate::{auth, webhook};
 
@@ -234,6 +235,10 @@ pub(super) fn endpoint(
     };
     let least = usize::try_from(declared.secret_bytes_min).unwrap_or(usize::MAX);
     let secrets = secrets(&key, raw, scheme.as_ref(), least, env, report);
+    let order_key = raw.order_key.as_deref().and_then(|text| {
+        let hint = "e.g. `json:/account` or `header:X-Shop-Id`";
+        report.take(&format!("{key}.order_key"), OrderKey::parse(text), hint)
+    });
     let scheme = scheme?;
     Some(webhook::Endpoint {
         name: Arc::from(name),
@@ -244,6 +249,7 @@ pub(super) fn endpoint(
             raw::Mode::Pass => webhook::Mode::Pass,
         },
         upstream: Arc::from(raw.upstream.as_str()),
+        order_key,
         body_bytes_max: usize::try_from(raw.body_bytes_max).unwrap_or(usize::MAX),
         body_timeout_ms: raw.body_timeout_ms,
     })

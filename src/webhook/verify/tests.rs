@@ -53,6 +53,7 @@ fn endpoint(spec: &SchemeSpec, secrets: &[&str]) -> Endpoint {
         scheme: Arc::new(scheme),
         mode: Mode::Pass,
         upstream: "api".into(),
+        order_key: None,
         body_bytes_max: 1 << 20,
         body_timeout_ms: 10_000,
     }
