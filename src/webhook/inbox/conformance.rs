@@ -34,6 +34,7 @@ pub(crate) async fn all(harness: &mut impl Harness) {
     at_a_limit_nothing_is_taken_and_below_it_again(harness).await;
     what_must_be_remembered_survives_until_its_end(harness).await;
     lists_are_complete_in_order_and_filtered(harness).await;
+    figures_are_those_of_the_rows(harness).await;
     redelivery_by_filter_is_spread_and_planned(harness).await;
     destinations_do_not_meet(harness).await;
     who_waits_is_woken(harness).await;
@@ -481,17 +482,33 @@ async fn lists_are_complete_in_order_and_filtered(harness: &mut impl Harness) {
         };
         assert_eq!(all(between, limit).await, [ids[3], ids[1]], "{limit}");
     }
-    let by_event = Filter {
-        event_id: Some("evt_5".into()),
-        ..Filter::default()
-    };
-    assert_eq!(all(by_event, 10).await, [ids[5]]);
     let nobody = Filter {
         endpoint: Some("bill".into()),
         ..Filter::default()
     };
     assert!(all(nobody, 10).await.is_empty());
+    let by_event = Filter {
+        event_id: Some("evt_5".into()),
+        ..Filter::default()
+    };
+    assert_eq!(all(by_event, 10).await, [ids[5]]);
+}
 
+async fn figures_are_those_of_the_rows(harness: &mut impl Harness) {
+    let inbox = harness.fresh(Policy::default()).await;
+    for n in 0..7_i64 {
+        let endpoint = ["billing", "orders"][usize::try_from(n % 2).unwrap()];
+        let received = Event {
+            received_at: UnixMs(n * 100),
+            ..event(endpoint, &format!("evt_{n}"), b"{}")
+        };
+        let id = append(&inbox, received).await;
+        if n == 2 || n == 3 {
+            settle(&inbox, id, dead(10_000), 10_000).await;
+        }
+    }
+    let before = inbox.stats().await.unwrap();
+    let (inbox, _) = harness.again(inbox, Policy::default()).await;
     let stats = inbox.stats().await.unwrap();
     let of = |endpoint: &str, standing| {
         let mut of = stats.endpoints.iter();
@@ -502,6 +519,7 @@ async fn lists_are_complete_in_order_and_filtered(harness: &mut impl Harness) {
     assert_eq!(of("orders", Standing::Pending), Some((2, 100)));
     assert_eq!(of("orders", Standing::Dead), Some((1, 300)));
     assert_eq!(of("orders", Standing::Delivered), None);
+    assert_eq!(stats.endpoints, before.endpoints, "counted anew");
 }
 
 async fn redelivery_by_filter_is_spread_and_planned(harness: &mut impl Harness) {

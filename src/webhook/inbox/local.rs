@@ -10,7 +10,7 @@ use super::event::{Claimed, Unwritable};
 use super::ledger::Ledger;
 use super::read;
 use super::rows::{RowError, StoredRows};
-use super::writer::{Loaded, Message, QUEUE_MAX, Shared, Writer, load, report};
+use super::writer::{Loaded, Message, QUEUE_MAX, Request, Shared, Writer, load, report};
 use super::{Health, OpenError, Opened, Settings, Unreadable};
 use crate::kernel::clock::UnixMs;
 
@@ -107,7 +107,8 @@ impl Local {
             .try_acquire_many(u32::from(kib))
             .map_err(|_| full("bytes waiting for the disk"))?;
         let (answer, result) = oneshot::channel();
-        match self.queue.try_send(Message::Do(command, answer)) {
+        let request = Request { command, answer };
+        match self.queue.try_send(Message::Do(Box::new(request))) {
             Ok(()) => result.await.unwrap_or_else(|_| Err(stopped())),
             Err(mpsc::error::TrySendError::Full(_)) => Err(full("webhooks waiting for the disk")),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(stopped()),
@@ -117,7 +118,8 @@ impl Local {
     /// For what is bounded by its sender: waits for its turn.
     pub(super) async fn run(&self, command: Command) -> Result<u64, Unwritable> {
         let (answer, result) = oneshot::channel();
-        let sent = self.queue.send(Message::Do(command, answer)).await;
+        let request = Request { command, answer };
+        let sent = self.queue.send(Message::Do(Box::new(request))).await;
         sent.map_err(|_| stopped())?;
         result.await.unwrap_or_else(|_| Err(stopped()))
     }
