@@ -5,6 +5,7 @@
 //! background services → [`server::run`].
 
 pub(crate) mod banner;
+mod inbox;
 mod keys;
 mod live;
 mod logging;
@@ -44,7 +45,7 @@ use crate::server::{self, AtClose, Parts, critical};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Recent;
 use crate::upstream::health;
-use crate::webhook::replay;
+use crate::webhook::books::Shelf;
 
 /// The edge could not be started (`EX_SOFTWARE`).
 const EXIT_SOFTWARE: u8 = 70;
@@ -79,7 +80,7 @@ fn run(config: Config, source: ConfigSource, how: Serve) -> anyhow::Result<ExitC
     let admin = sockets
         .listen(config.admin)
         .with_context(|| format!("admin {}", config.admin))?;
-    let shared = Arc::new(shared(config, clock, state.clone(), tls)?);
+    let shared = Arc::new(shared(config, clock, state.clone(), tls, how == Serve::Upgrade)?);
     let policies = reload::Policies::of(&shared.live.load().config)
         .context("neither listeners.https nor listeners.http is configured")?;
 
@@ -115,6 +116,7 @@ fn shared(
     clock: Clock,
     drain: DrainState,
     tls: Option<Arc<Tls>>,
+    successor: bool,
 ) -> anyhow::Result<Shared> {
     let metrics = Arc::new(Metrics::new()?);
     let build = [env!("CARGO_PKG_VERSION"), builtin::COMMIT];
@@ -123,11 +125,6 @@ fn shared(
         bytes_max: config.cache.bytes_max,
         lock_wait_ms: config.cache.lock_timeout_ms,
         ..cache::Limits::default()
-    };
-    let replay = replay::Policy {
-        entries_max: config.replay.entries_max,
-        lease_ms: live::delivery_ms_max(&config),
-        ..replay::Policy::default()
     };
     let reload = ReloadStatus::started(&config, clock.unix());
     let live = live::Live::build(config, None, &clock)?;
@@ -139,7 +136,8 @@ fn shared(
         reload,
         limiter: Limiter::new(clock.clone(), LIMIT_KEYS_MAX),
         slots: Slots::new(),
-        replay: replay::Store::local(replay, &[]),
+        books: Shelf::new(),
+        successor,
         bodies: Budget::default(),
         cache: cache::phases::Cache::leak(&cache_limits, clock.clone()),
         drain,
@@ -261,6 +259,7 @@ fn background(
         let view = Arc::new(live::view(shared));
         async move { admin::serve_on(tokio::net::TcpListener::from_std(admin)?, view).await }
     };
+    let webhooks = inbox::keep(shared.clone());
     let reloads = reload::watch(shared.clone(), policies.clone(), source);
     Ok(vec![
         Box::new(critical("health", state, AtClose::Drop, checks)),
@@ -271,6 +270,7 @@ fn background(
             sweeps,
         )),
         Box::new(critical("admin", state, AtClose::Drop, window)),
+        Box::new(critical("inbox", state, AtClose::Await, webhooks)),
         Box::new(critical("reload", state, AtClose::Drop, reloads)),
     ])
 }

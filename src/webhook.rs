@@ -5,6 +5,7 @@
 //! `replay::Store::reserve` → delivery with `delivery::Signer::headers` → `commit` on 2xx, else the
 //! reservation is dropped and the provider may try again.
 
+pub mod books;
 pub mod delivery;
 pub mod dispatch;
 pub mod inbox;
@@ -48,6 +49,8 @@ pub struct Endpoint {
 /// What happens to a verified event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
+    /// Answered after it is on disk, delivered afterwards.
+    Store,
     /// Delivered at once; the provider gets the API's verdict, and the reservation is committed only
     /// on 2xx.
     Pass,

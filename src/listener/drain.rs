@@ -89,6 +89,12 @@ impl DrainState {
         self.phase() == Phase::Serving || self.0.upgrade.load(Ordering::Relaxed)
     }
 
+    /// Whether the process leaves because a successor serves.
+    #[must_use]
+    pub fn is_upgrade(&self) -> bool {
+        self.0.upgrade.load(Ordering::Relaxed)
+    }
+
     /// Whether an HTTP/1 response may leave its connection open; `Connection: close` otherwise.
     #[must_use]
     pub fn may_keep_alive(&self) -> bool {

@@ -44,7 +44,18 @@ pub fn not_ready(shared: &Shared, live: &Live) -> Vec<String> {
             ));
         }
     }
+    missing.extend(inbox(shared, live));
     missing
+}
+
+/// Why webhooks cannot be kept. A successor says nothing while it opens: its predecessor lets go of the
+/// inbox only once it is told that this process serves.
+fn inbox(shared: &Shared, live: &Live) -> Option<String> {
+    let opening = shared.books.look().is_none();
+    if !live.takes_webhooks() || (opening && shared.successor) {
+        return None;
+    }
+    shared.books.trouble().map(|why| format!("inbox: {why}"))
 }
 
 fn ready(shared: &Shared, live: &Live) -> Reply {

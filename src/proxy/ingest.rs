@@ -1,33 +1,40 @@
-//! The webhook lane: read, verify, reserve, deliver, commit. The request ends at the edge; what goes
-//! to the API is a request of the edge's own, and only after every check has passed.
+//! The webhook lane: read, verify, reserve, then keep (or pass on), commit. The request ends at the
+//! edge; what goes to the API is a request of the edge's own, and only after every check has passed.
+//!
+//! Order of steps: body read whole → [`verify()`] → the books are lent → `reserve` → `keep` answers
+//! after the fsync, `pass` with the API's verdict → `commit`. A reservation that is dropped gives the
+//! message free, so that the provider's next attempt is no replay.
+
+mod keep;
+mod pass;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::Full;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 use pingora::proxy::Session;
 
+use super::body;
 use super::ctx::{Admitted, Ctx};
 use super::shared::Shared;
-use super::{attempt, body};
-use crate::cache::key;
-use crate::cache::phases::Change;
-use crate::egress::{self, EgressError};
 use crate::kernel::clock::UnixMs;
 use crate::kernel::reject::{Code, Reject};
 use crate::kernel::reply::Reply;
 use crate::limit::Quota;
 use crate::limit::key::Key;
-use crate::webhook::delivery::Delivery;
-use crate::webhook::replay::Arrival;
-use crate::webhook::{Endpoint, Refusal, SignedParts, Verified, verify};
+use crate::webhook::books::{Away, Books};
+use crate::webhook::inbox::Unwritable;
+use crate::webhook::replay::{Arrival, Reservation};
+use crate::webhook::{Endpoint, Mode, Refusal, SignedParts, Verified, verify};
 
-/// Largest answer of the API that is relayed to a provider.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The named limit for webhooks that fail verification, per address.
 const FAILURES_CLASS: &str = "webhooks_failed";
+/// How long a webhook waits for books that are not open yet, as in an upgrade; less than what the most
+/// impatient providers wait for an answer (Slack: 3 s).
+const BOOKS_WAIT: Duration = Duration::from_millis(2_500);
+/// When a provider should come again after trouble of ours.
+const TROUBLE_RETRY_S: u32 = 5;
 
 /// Handles one webhook to its end.
 pub async fn run(
@@ -73,10 +80,9 @@ async fn handle(
         .webhook_secret
         .with_label_values(&secret)
         .inc();
-
-    let on_replay = endpoint.scheme.on_replay();
-    let now = shared.clock.unix();
-    let arrival = shared
+    let books = shared.books.lend(BOOKS_WAIT).await.map_err(closed)?;
+    let (on_replay, now) = (endpoint.scheme.on_replay(), shared.clock.unix());
+    let arrival = books
         .replay
         .reserve(&endpoint.name, &verified, on_replay, now)
         .await;
@@ -84,32 +90,42 @@ async fn handle(
         Arrival::Fresh(reservation) => reservation,
         Arrival::Duplicate => {
             ctx.outcome = Some("duplicate");
-            return Ok(duplicate(&verified));
+            return Ok(answer("duplicate", &verified));
         }
     };
-    // Dropped without a commit it gives the message free again, so that the provider's next attempt
-    // is no replay.
     let parts = session.req_header();
-    let content_type = parts.headers.get(CONTENT_TYPE).cloned();
     let event = Event {
+        content_type: parts.headers.get(CONTENT_TYPE).cloned(),
         body,
-        content_type,
         received_at,
     };
-    let reply = deliver(ctx, shared, admitted, endpoint, &verified, event).await?;
-    if reply.status.is_success() {
-        if let Err(away) = reservation.commit(shared.clock.unix()).await {
-            // It was applied, so the provider must not hear of a failure.
-            tracing::warn!(endpoint = %endpoint.name, reason = %away, "an accepted webhook is not remembered yet");
+    match endpoint.mode {
+        Mode::Store => {
+            let event = keep::event(endpoint, &verified, &parts.headers, event);
+            let memories = reservation.memory(shared.clock.unix());
+            let kept = books.inbox.append(event, memories).await;
+            let id = kept.map_err(|error| unwritable(&error))?;
+            tracing::debug!(inbox.id = %id, webhook.endpoint = %endpoint.name, "kept");
+            commit(shared, reservation).await;
+            ctx.outcome = Some("accepted");
+            Ok(answer("accepted", &verified))
         }
-        ctx.outcome = Some("accepted");
-    } else {
-        // Not applied, so not remembered: the API judges the same bytes again.
-        ctx.outcome = Some("unprocessable");
+        Mode::Pass => {
+            let reply = pass::deliver(ctx, shared, admitted, endpoint, &verified, event).await?;
+            if reply.status.is_success() {
+                remember(shared, &books, &reservation).await;
+                commit(shared, reservation).await;
+                ctx.outcome = Some("accepted");
+            } else {
+                // Not applied, so not remembered: the API judges the same bytes again.
+                ctx.outcome = Some("unprocessable");
+            }
+            Ok(reply)
+        }
     }
-    Ok(reply)
 }
 
+/// What came, beside what was verified.
 struct Event {
     body: Bytes,
     content_type: Option<HeaderValue>,
@@ -133,104 +149,42 @@ fn check(
     verify(endpoint, &signed, shared.clock.unix())
 }
 
-fn duplicate(verified: &Verified) -> Reply {
-    let body = serde_json::json!({ "status": "duplicate", "id": verified.event_id.as_str() });
+fn answer(status: &str, verified: &Verified) -> Reply {
+    let body = serde_json::json!({ "status": status, "id": verified.event_id.as_str() });
     Reply::json(StatusCode::OK, &body)
 }
 
-async fn deliver(
-    ctx: &Ctx,
-    shared: &Shared,
-    admitted: &Admitted,
-    endpoint: &Endpoint,
-    verified: &Verified,
-    event: Event,
-) -> Result<Reply, Reject> {
-    let pool = ctx.live.pool(&endpoint.upstream)?;
-    let mut lease = pool.pick(None, shared.random.bits(), shared.clock.instant())?;
-    let request = request(ctx, shared, endpoint, verified, event)?;
-    let within = Duration::from_millis(pool.policy().first_byte_timeout_ms);
-    let response = attempt::send(shared, &mut lease, request, within)
-        .await
-        .map_err(|error| undelivered(&error))?;
-
-    let status = response.status();
-    forget(shared, admitted, status, response.headers());
-    let content_type = response.headers().get(CONTENT_TYPE).cloned();
-    // Half an answer is no word to rely on; the API's dedupe makes the next delivery harmless.
-    let body = egress::read_whole(response.into_body(), ANSWER_BYTES_MAX, within)
-        .await
-        .map_err(|error| undelivered(&error))?;
-    relay(status, content_type, body)
-}
-
-/// An event may have changed what is cached; the API says so as it does for any mutation.
-fn forget(shared: &Shared, admitted: &Admitted, status: StatusCode, headers: &HeaderMap) {
-    let facts = &admitted.facts;
-    let target = key::target(&facts.host, &facts.path);
-    let change = Change {
-        method: &facts.method,
-        target: &target,
-        principal: None,
-        org: None,
-    };
-    shared.cache.forget(&change, status, headers);
-}
-
-fn request(
-    ctx: &Ctx,
-    shared: &Shared,
-    endpoint: &Endpoint,
-    verified: &Verified,
-    event: Event,
-) -> Result<Request<Full<Bytes>>, Reject> {
-    let delivery = Delivery {
-        event_id: verified.event_id.as_str(),
-        provider: &endpoint.provider,
-        received_at: event.received_at,
-        attempt: 1,
-        content_type: event.content_type.as_ref(),
-        body: &event.body,
-    };
-    let mut headers = ctx.live.deliveries.headers(&delivery, shared.clock.unix());
-    // hyper leaves it out for an empty body, and some servers want it for every POST.
-    headers.insert(CONTENT_LENGTH, event.body.len().into());
-    let mut request = Request::post(format!("/internal/webhooks/{}", endpoint.name))
-        .body(Full::new(event.body))
-        .map_err(|e| Reject::new(Code::Internal, "delivery", e.to_string()))?;
-    *request.headers_mut() = headers;
-    Ok(request)
-}
-
-/// The API's verdict as the provider sees it. What is our trouble must never look like the
-/// provider's mistake: some providers never send again after a 4xx.
-fn relay(
-    status: StatusCode,
-    content_type: Option<HeaderValue>,
-    body: Bytes,
-) -> Result<Reply, Reject> {
-    if status.is_success() || status == StatusCode::UNPROCESSABLE_ENTITY {
-        let mut reply = Reply {
-            status,
-            headers: Vec::new(),
-            body,
-        };
-        reply
-            .headers
-            .extend(content_type.map(|value| (CONTENT_TYPE, value)));
-        return Ok(reply);
+/// The event was accepted, so a store that cannot be told now changes nothing for the provider.
+async fn commit(shared: &Shared, reservation: Reservation) {
+    if let Err(error) = reservation.commit(shared.clock.unix()).await {
+        tracing::warn!(%error, "an accepted webhook could not be marked as such yet");
     }
-    let reason = format!("the API answered {status}");
-    Err(Reject::new(Code::Unavailable, "api", reason).retry_after(5))
 }
 
-fn undelivered(error: &EgressError) -> Reject {
-    let (code, label) = match error {
-        EgressError::Timeout { .. } => (Code::GatewayTimeout, "upstream_timeout"),
-        EgressError::Connect { .. } => (Code::Unavailable, "upstream_connect"),
-        EgressError::Broken { .. } | EgressError::Address { .. } => (Code::BadGateway, "upstream"),
+/// What was passed on is remembered over a restart. The API has applied it already: without a journal
+/// it is the API's own dedupe that makes another delivery harmless.
+async fn remember(shared: &Shared, books: &Books, reservation: &Reservation) {
+    let memories = reservation.memory(shared.clock.unix());
+    if let Err(error) = books.inbox.remember(memories).await {
+        tracing::error!(%error, "a restart would forget a webhook that was passed on");
+    }
+}
+
+fn closed(away: Away) -> Reject {
+    let label = match away {
+        Away::Opening => "inbox_opening",
+        Away::Closed => "inbox_closed",
     };
-    Reject::new(code, label, error.to_string()).retry_after(5)
+    Reject::new(Code::Unavailable, label, away.to_string()).retry_after(TROUBLE_RETRY_S)
+}
+
+/// Never the provider's mistake, so never a 4xx.
+fn unwritable(error: &Unwritable) -> Reject {
+    let (code, label) = match error {
+        Unwritable::Full { .. } => (Code::Overloaded, "inbox_full"),
+        Unwritable::Failed(_) => (Code::Unavailable, "inbox_unwritable"),
+    };
+    Reject::new(code, label, error.to_string()).retry_after(TROUBLE_RETRY_S)
 }
 
 /// What fails verification is counted by address. What passes is not: a provider's burst from an

@@ -17,12 +17,13 @@ use crate::limit::concurrency::Slots;
 use crate::limit::store::Limiter;
 use crate::listener::drain::DrainState;
 use crate::listener::tls::Tls;
-use crate::plan::Plan;
+use crate::plan::{Plan, Then};
 use crate::route::table::Table;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Recent;
 use crate::upstream::pool::Pool;
-use crate::webhook::{delivery, replay};
+use crate::webhook::books::Shelf;
+use crate::webhook::delivery;
 
 /// State that outlives a reload, and the configuration that does not.
 pub struct Shared {
@@ -35,7 +36,10 @@ pub struct Shared {
     pub reload: Arc<ArcSwap<ReloadStatus>>,
     pub limiter: Limiter,
     pub slots: Slots,
-    pub replay: replay::Store,
+    /// The inbox and the memory of accepted webhooks, once they are open.
+    pub books: Shelf,
+    /// Whether this process takes over from another one, which may still hold the inbox.
+    pub successor: bool,
     /// Memory for webhook bodies.
     pub bodies: body::Budget,
     pub cache: Cache,
@@ -58,6 +62,12 @@ pub struct Live {
 }
 
 impl Live {
+    /// Whether a webhook endpoint is configured.
+    pub fn takes_webhooks(&self) -> bool {
+        let mut lanes = self.config.routes.iter().map(|route| &route.plan.then);
+        lanes.any(|then| matches!(then, Then::Ingest(_)))
+    }
+
     /// A pool by name. The configuration was checked, so a miss is a mistake of ours.
     pub fn pool(&self, name: &str) -> Result<&Arc<Pool>, Reject> {
         let missing = || Reject::new(Code::Internal, "no_pool", format!("no pool named {name}"));

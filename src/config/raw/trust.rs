@@ -167,6 +167,8 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
+    /// Answered with 200 once it is on disk, delivered afterwards, again and again if it must be.
+    Store,
     /// Delivered at once; the provider gets the API's verdict.
     Pass,
 }

@@ -246,6 +246,7 @@ pub(super) fn endpoint(
         scheme: Arc::new(scheme),
         secrets,
         mode: match raw.mode {
+            raw::Mode::Store => webhook::Mode::Store,
             raw::Mode::Pass => webhook::Mode::Pass,
         },
         upstream: Arc::from(raw.upstream.as_str()),

@@ -1,0 +1,193 @@
+//! Opens the inbox, keeps it swept, drives its deliveries, and closes it on the way out. What is due
+//! and what an answer means is decided in `webhook`; who leaves when, in `server`.
+//!
+//! In an upgrade two processes overlap and one folder belongs to one of them. The successor takes
+//! connections at once and lets webhooks wait for its books ([`crate::webhook::books`]); the
+//! predecessor closes its own as soon as it accepts nothing new and no webhook holds them. So a
+//! provider waits a moment longer, and nobody is refused.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::kernel::id::Random;
+use crate::listener::drain::{FRESH_GRACE, Phase, settled};
+use crate::proxy::deliver::Courier;
+use crate::proxy::shared::{Live, Shared};
+use crate::telemetry::metrics::Metrics;
+use crate::webhook::books::Books;
+use crate::webhook::dispatch::{self, Dispatch, Stop};
+use crate::webhook::inbox::{Commit, Health, Inbox, Observer, OpenError, Opened, Settings};
+use crate::webhook::replay;
+
+/// How often what is past its time is forgotten, and space given back.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+/// How long a start waits for a process that is still writing what it has.
+const LOCK_WAIT: Duration = Duration::from_secs(15);
+/// How long a successor waits: its predecessor may be finishing slow webhooks.
+const LOCK_WAIT_UPGRADE: Duration = Duration::from_secs(120);
+/// What deliveries in flight may still take on the way out; the rest is delivered after the restart.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(3);
+/// How long webhooks under way may hold the books of a process with a successor.
+const LAST_WEBHOOKS: Duration = Duration::from_secs(30);
+/// Whether a webhook endpoint was added by a reload is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the process cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the inbox's writer has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Runs until the process closes. Nothing is opened while no webhook endpoint is configured.
+pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
+    tokio::select! {
+        () = needed(&shared) => {}
+        () = shared.drain.reached(Phase::Closed) => return Ok(()),
+    }
+    let Opened { inbox, memories, .. } = open(&shared).await?;
+    let policy = replay_policy(&shared.live.load());
+    let replay = replay::Store::local(policy, &memories);
+    drop(memories);
+    let books = Arc::new(Books { inbox, replay });
+    shared.books.open(books.clone());
+
+    let (stop, stopped) = watch::channel(Stop::Running);
+    let (settings, changes) = watch::channel(delivery_settings(&shared.live.load()));
+    let deliveries = tokio::spawn(dispatch::run(Dispatch {
+        backlog: Arc::new(books.inbox.clone()),
+        deliver: Arc::new(Courier::new(shared.clone())),
+        clock: shared.clock.clone(),
+        random: Arc::new(Random::from_os()),
+        metrics: shared.metrics.clone(),
+        settings: changes,
+        stop: stopped,
+    }));
+    let serving = serve(&shared, &books.inbox, &settings);
+    tokio::select! {
+        broken = serving => return Err(broken),
+        () = shared.drain.reached(Phase::Draining) => {}
+    }
+    leave(&shared, &books.inbox, &stop, deliveries).await;
+    Ok(())
+}
+
+/// Waits for the first webhook endpoint.
+async fn needed(shared: &Shared) {
+    while !shared.live.load().takes_webhooks() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn open(shared: &Shared) -> Result<Opened, OpenError> {
+    let (path, policy) = {
+        let live = shared.live.load();
+        let inbox = &live.config.inbox;
+        (inbox.path.clone(), inbox.policy.clone())
+    };
+    let mut settings = Settings::new(path, policy, shared.clock.clone());
+    settings.observer = observer(shared.metrics.clone());
+    settings.lock_wait = if shared.successor {
+        LOCK_WAIT_UPGRADE
+    } else {
+        LOCK_WAIT
+    };
+    let path = settings.path.clone();
+    let opened = Inbox::open(settings).await?;
+    tracing::info!(path = %path.display(), remembered = opened.memories.len(), "inbox open");
+    Ok(opened)
+}
+
+fn observer(metrics: Arc<Metrics>) -> Observer {
+    Arc::new(move |commit: &Commit| {
+        let fsync = if commit.durable { "yes" } else { "no" };
+        let seconds = metrics.inbox_commit_seconds.with_label_values(&[fsync]);
+        seconds.observe(commit.took.as_secs_f64());
+        let commands = u64::try_from(commit.commands).unwrap_or(u64::MAX);
+        let none: [&str; 0] = [];
+        metrics.inbox_commands.with_label_values(&none).inc_by(commands);
+    })
+}
+
+/// The memory outlives a delivery in `pass` mode, which may take as long as the slowest pool allows.
+fn replay_policy(live: &Live) -> replay::Policy {
+    replay::Policy {
+        entries_max: live.config.replay.entries_max,
+        lease_ms: super::live::delivery_ms_max(&live.config),
+        ..replay::Policy::default()
+    }
+}
+
+fn delivery_settings(live: &Live) -> dispatch::Settings {
+    dispatch::Settings {
+        policy: live.config.dispatch.clone(),
+        destinations: live.config.upstreams.keys().cloned().collect::<BTreeSet<_>>(),
+    }
+}
+
+/// Sweeps, passes reloads on, and watches the writer. Returns only when it is broken for good.
+async fn serve(
+    shared: &Shared,
+    inbox: &Inbox,
+    settings: &watch::Sender<dispatch::Settings>,
+) -> Broken {
+    let mut health = inbox.health();
+    let mut tick = tokio::time::interval(EXPIRE_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                // Not writable is seen by readiness, and said by the writer.
+                let _ = inbox.expire(shared.clock.unix()).await;
+            }
+            _ = look.tick() => {
+                let live = shared.live.load();
+                settings.send_if_modified(|now| {
+                    let changed = !Arc::ptr_eq(&now.policy, &live.config.dispatch);
+                    if changed {
+                        *now = delivery_settings(&live);
+                    }
+                    changed
+                });
+            }
+            changed = health.changed() => {
+                if changed.is_err() {
+                    return Broken::Stopped("it is gone".into());
+                }
+                if let Health::Stopped(why) = &*health.borrow_and_update() {
+                    return Broken::Stopped(why.clone());
+                }
+            }
+        }
+    }
+}
+
+/// No claims from now on. With a successor the folder is let go as soon as no webhook can still need
+/// it; otherwise when everything else is done.
+async fn leave(
+    shared: &Shared,
+    inbox: &Inbox,
+    stop: &watch::Sender<Stop>,
+    deliveries: tokio::task::JoinHandle<()>,
+) {
+    let until = shared.clock.instant() + LAST_ATTEMPTS;
+    stop.send_replace(Stop::DrainUntil(until));
+    if shared.drain.is_upgrade() {
+        settled(FRESH_GRACE, || shared.drain.fresh() == 0).await;
+        settled(LAST_WEBHOOKS, || shared.books.lent() == 0).await;
+    } else {
+        shared.drain.reached(Phase::Closed).await;
+    }
+    shared.books.close();
+    if let Err(error) = deliveries.await {
+        tracing::error!(%error, "the dispatcher broke off; what it had in flight is delivered again");
+    }
+    inbox.release().await;
+    tracing::info!("inbox closed");
+}
