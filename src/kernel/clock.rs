@@ -34,6 +34,9 @@ pub struct Clock {
     offset_ms: Option<Arc<AtomicI64>>,
     /// Set in tests: the wall clock at `epoch`, after which only the dial moves time.
     frozen_at: Option<UnixMs>,
+    /// Set in simulations: the runtime's clock moves time, not the dial.
+    #[cfg(test)]
+    follows: Option<tokio::time::Instant>,
 }
 
 impl Clock {
@@ -48,6 +51,8 @@ impl Clock {
             epoch: Instant::now(),
             offset_ms: None,
             frozen_at: None,
+            #[cfg(test)]
+            follows: None,
         }
     }
 
@@ -63,8 +68,19 @@ impl Clock {
             epoch: Instant::now(),
             offset_ms: Some(offset.clone()),
             frozen_at: Some(start),
+            #[cfg(test)]
+            follows: None,
         };
         (clock, Dial(offset))
+    }
+
+    /// A clock that stands at `start` now and goes as the runtime's does, which a simulation pauses.
+    #[cfg(test)]
+    #[must_use]
+    pub fn simulated(start: UnixMs) -> Self {
+        let mut clock = Self::manual(start).0;
+        clock.follows = Some(tokio::time::Instant::now());
+        clock
     }
 
     /// Wall-clock time.
@@ -99,6 +115,10 @@ impl Clock {
     }
 
     fn offset(&self) -> i64 {
+        #[cfg(test)]
+        if let Some(start) = self.follows {
+            return i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
+        }
         self.offset_ms
             .as_ref()
             .map_or(0, |o| o.load(Ordering::Relaxed))

@@ -27,7 +27,7 @@ pub use headers::{Covers, headers};
 pub use run::{Dispatch, Settings, Stop, run};
 
 use crate::kernel::clock::UnixMs;
-use crate::webhook::inbox::{Attempt, Claimed, EntryId, Settlement, Unwritable};
+use crate::webhook::inbox::{Attempt, Claimed, EntryId, Inbox, Settlement, Unwritable};
 
 /// How deliveries are made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -122,6 +122,28 @@ pub trait Backlog: Send + Sync + 'static {
 
     /// Counts up whenever something may have become due earlier than [`Self::next_due`] said.
     fn subscribe(&self) -> watch::Receiver<u64>;
+}
+
+impl Backlog for Inbox {
+    async fn claim(&self, destination: &str, max: usize, now: UnixMs) -> Vec<Claimed> {
+        Self::claim(self, destination, max, now).await
+    }
+
+    async fn settle(
+        &self,
+        settled: Vec<(EntryId, Settlement)>,
+        now: UnixMs,
+    ) -> Result<(), Unwritable> {
+        Self::settle(self, settled, now).await
+    }
+
+    async fn next_due(&self, destination: &str) -> Option<UnixMs> {
+        Self::next_due(self, destination).await
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        Self::subscribe(self)
+    }
 }
 
 #[cfg(test)]

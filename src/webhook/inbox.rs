@@ -207,6 +207,16 @@ impl Inbox {
         Self::Memory(memory::InMemory::new(policy))
     }
 
+    /// What a process finds that is started after this one was killed now: rows like these, no claims.
+    #[cfg(test)]
+    #[must_use]
+    pub fn reopened(&self, policy: Policy, now: UnixMs) -> Self {
+        match self {
+            Self::Local(_) => unreachable!("a folder has one process"),
+            Self::Memory(memory) => Self::Memory(memory.copied(policy, now)),
+        }
+    }
+
     /// Keeps `event` and what replay protection must remember of it, both or neither. On disk when
     /// it returns.
     ///

@@ -77,6 +77,7 @@ pub async fn run<B: Backlog, D: Deliver>(mut dispatch: Dispatch<B, D>) {
             }
         }
         tokio::select! {
+            biased;
             // A sender that is gone has nothing more to change.
             changed = dispatch.settings.changed() => if changed.is_err() { break },
             _ = stop.wait_for(|stop| *stop != Stop::Running) => break,
@@ -136,13 +137,15 @@ impl<B: Backlog, D: Deliver> Running<B, D> {
             let wake = self.fill(&policy).await;
             let sleep = self.sleep(&wake);
             tokio::select! {
-                Some(joined) = self.attempts.join_next_with_id() => self.collect(joined, &policy),
-                Ok(()) = self.changes.changed(), if wake.on_change => {}
-                () = tokio::time::sleep(sleep) => {}
+                // One order, so that a simulation goes the same way each time.
+                biased;
                 changed = self.shared.stop.changed() => if changed.is_err() {
                     let now = self.shared.clock.instant();
                     return self.drain(now).await;
                 },
+                Some(joined) = self.attempts.join_next_with_id() => self.collect(joined, &policy),
+                Ok(()) = self.changes.changed(), if wake.on_change => {}
+                () = tokio::time::sleep(sleep) => {}
             }
         }
     }

@@ -1,3 +1,6 @@
+mod sim;
+mod world;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +30,7 @@ pub(super) fn claimed(id: u64, order_key: Option<&str>) -> Claimed {
         }),
         attempts: 0,
         first_failed_at: None,
+        patience_from: NOW,
     }
 }
 

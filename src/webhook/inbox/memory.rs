@@ -16,6 +16,9 @@ use super::state::Desk;
 use super::{Policy, Unreadable};
 use crate::kernel::clock::UnixMs;
 
+/// Rows that a scan copies at a time.
+const SOME: usize = 8;
+
 /// Rows in a map.
 #[derive(Debug, Default)]
 pub(super) struct MemoryRows(Mutex<BTreeMap<At, Vec<u8>>>);
@@ -43,6 +46,13 @@ impl InMemory {
     /// As after a restart: claims are forgotten, rows are not.
     pub(super) fn restarted(&self, policy: Policy, now: UnixMs) -> (Self, Vec<Memory>) {
         Self::over(self.0.rows.clone(), policy, now)
+    }
+
+    /// A restart of its own, over rows of its own.
+    pub(super) fn copied(&self, policy: Policy, now: UnixMs) -> Self {
+        let rows = self.0.rows.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = MemoryRows(Mutex::new(rows.clone()));
+        Self::over(Arc::new(rows), policy, now).0
     }
 
     fn over(rows: Arc<MemoryRows>, policy: Policy, now: UnixMs) -> (Self, Vec<Memory>) {
@@ -127,8 +137,30 @@ impl Rows for MemoryRows {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), RowError> {
-        for (key, value) in self.range(table, from, to) {
-            if visit(&key, &value) == ControlFlow::Break(()) {
+        // A few at a time: most scans end early, and there may be many rows.
+        let (mut from, to) = (
+            Bound::Included((table, from.to_vec())),
+            (table, to.to_vec()),
+        );
+        while let Bound::Included(at) | Bound::Excluded(at) = &from
+            && *at < to
+        {
+            let some: Vec<_> = {
+                let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let found = rows.range((from.clone(), Bound::Excluded(to.clone())));
+                let found = found.take(SOME);
+                found
+                    .map(|(at, value)| (at.clone(), value.clone()))
+                    .collect()
+            };
+            let is_last = some.len() < SOME;
+            for (at, value) in some {
+                if visit(&at.1, &value) == ControlFlow::Break(()) {
+                    return Ok(());
+                }
+                from = Bound::Excluded(at);
+            }
+            if is_last {
                 break;
             }
         }

@@ -1,0 +1,547 @@
+//! What surrounds the dispatcher in the simulation: a provider's events, a disk that loses what it has
+//! not synced, a pool with a breaker, and an API that fails in every way that counts. Each checks the
+//! rules from where it stands.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{oneshot, watch};
+
+use super::super::{Answer, Answered, Backlog, Deliver, Policy};
+use crate::kernel::clock::{Clock, UnixMs};
+use crate::webhook::inbox::{
+    self, Attempt, Claimed, DeadReason, EntryId, Event, Inbox, Outcome, Settlement, Unwritable,
+};
+
+/// Longest time that the disk takes to settle.
+const SETTLE_MS_MAX: u64 = 4;
+/// How long a connection to an API that is down may take to fail.
+const REFUSED_MS_MAX: u64 = 20;
+/// A breaker's time until its probe.
+const OPEN_FOR: Duration = Duration::from_secs(5);
+/// Failures in a row that open it.
+const OPENS_AFTER: u32 = 5;
+/// Between what the pool says and what the dispatcher makes of it, settling included.
+const NOTICED_WITHIN_MS: i64 = 50;
+
+/// How the world of one seed is.
+#[derive(Clone, Debug)]
+pub(super) struct Weather {
+    pub(super) events: u64,
+    pub(super) keys: u64,
+    /// Mean time between two events.
+    pub(super) gap_ms: u64,
+    /// Outages of the API: from and to, in milliseconds from the start.
+    pub(super) outages: Vec<(i64, i64)>,
+    /// In hundred: 5xx, 429 with `Retry-After`, answers lost after the effect, too slow.
+    pub(super) failing: u32,
+    pub(super) throttling: u32,
+    pub(super) lost: u32,
+    pub(super) slow: u32,
+    pub(super) latency_ms_max: u64,
+    /// In hundred: commits of settlements that fail.
+    pub(super) disk_failing: u32,
+    /// Whether a process is killed at all; else nobody asks what was synced.
+    pub(super) kills: bool,
+    pub(super) policy: Policy,
+}
+
+/// What the API does with an event, whenever it comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fate {
+    Fine,
+    /// It will never take it: 422.
+    Refused,
+    /// It always fails on it: 500.
+    Cursed,
+}
+
+/// What is known of one event, from all sides.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) fate: Fate,
+    pub(super) key: Option<u64>,
+    /// Requests that the API saw, and how often one had its effect if nobody deduplicated.
+    pub(super) requests: u32,
+    /// Requests whose settlement was lost with a process that was killed.
+    pub(super) forgotten: u32,
+    pub(super) effects: u32,
+    pub(super) told: Told,
+    in_flight: u32,
+}
+
+/// What the dispatcher has told the inbox of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    attempts: u32,
+    pub(super) is_delivered: bool,
+    pub(super) dead: Option<DeadReason>,
+    pub(super) has_yielded: bool,
+}
+
+impl Told {
+    /// Whether those behind it may go.
+    fn lets_by(self) -> bool {
+        self.is_over() || self.has_yielded
+    }
+
+    pub(super) fn is_over(self) -> bool {
+        self.is_delivered || self.dead.is_some()
+    }
+}
+
+/// Everything that is observed. One lock: the simulation has one thread.
+pub(super) struct World {
+    pub(super) weather: Weather,
+    pub(super) known: Vec<Known>,
+    pub(super) ids: HashMap<EntryId, u64>,
+    pub(super) started_at: UnixMs,
+    pub(super) requests: u64,
+    pub(super) aways: u64,
+    /// Breaches of the rules, in words.
+    pub(super) breaches: Vec<String>,
+    /// Starts of requests in this life of the process.
+    starts: Vec<i64>,
+    in_flight: u32,
+    life: u32,
+    /// Answers since the destination was last away, and when that was.
+    answers: u32,
+    away_at: i64,
+    breaker: SimBreaker,
+    rng: StdRng,
+}
+
+#[derive(Default)]
+struct SimBreaker {
+    failed_in_row: u32,
+    open_until: Option<i64>,
+    is_probing: bool,
+}
+
+/// Clones share it.
+#[derive(Clone)]
+pub(super) struct Shared {
+    world: Arc<Mutex<World>>,
+    pub(super) clock: Clock,
+}
+
+impl Shared {
+    pub(super) fn new(weather: Weather, clock: Clock, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let known = (0..weather.events)
+            .map(|_| Known::draw(&weather, &mut rng))
+            .collect();
+        let world = World {
+            weather,
+            known,
+            ids: HashMap::new(),
+            started_at: clock.unix(),
+            requests: 0,
+            aways: 0,
+            breaches: Vec::new(),
+            starts: Vec::new(),
+            in_flight: 0,
+            life: 0,
+            answers: 0,
+            away_at: 0,
+            breaker: SimBreaker::default(),
+            rng,
+        };
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            clock,
+        }
+    }
+
+    pub(super) fn look(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.unix().0
+    }
+
+    /// A new process: what it knew of the destination is gone.
+    pub(super) fn new_life(&self) {
+        let now = self.now_ms();
+        let mut world = self.look();
+        world.life += 1;
+        world.starts.clear();
+        world.in_flight = 0;
+        world.answers = 0;
+        world.away_at = now - NOTICED_WITHIN_MS;
+        world.breaker = SimBreaker::default();
+        for known in &mut world.known {
+            known.in_flight = 0;
+        }
+    }
+
+    pub(super) fn event(&self, number: u64) -> Event {
+        let key = self.look().known[usize::try_from(number).unwrap()].key;
+        Event {
+            endpoint: "billing".into(),
+            provider: "chefcloud".into(),
+            destination: "api".into(),
+            event_id: number.to_string().into(),
+            received_at: self.clock.unix(),
+            content_type: None,
+            headers: Vec::new(),
+            traceparent: None,
+            order_key: key.map(|key| key.to_string().into()),
+            body: bytes::Bytes::new(),
+        }
+    }
+}
+
+impl Known {
+    fn draw(weather: &Weather, rng: &mut StdRng) -> Self {
+        Self {
+            fate: match rng.random_range(0..100) {
+                0..4 => Fate::Refused,
+                4..7 => Fate::Cursed,
+                _ => Fate::Fine,
+            },
+            key: rng
+                .random_bool(0.7)
+                .then(|| rng.random_range(0..weather.keys)),
+            requests: 0,
+            forgotten: 0,
+            effects: 0,
+            told: Told::default(),
+            in_flight: 0,
+        }
+    }
+}
+
+impl World {
+    fn breach(&mut self, what: String) {
+        if self.breaches.len() < 5 {
+            self.breaches.push(what);
+        }
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.rng.random_range(0..100) < percent
+    }
+
+    fn is_down(&self, now: i64) -> bool {
+        let at = now - self.started_at.0;
+        self.weather
+            .outages
+            .iter()
+            .any(|(from, to)| (*from..*to).contains(&at))
+    }
+
+    /// How long the pool gives no lease; takes the probe's place where there is one.
+    fn refusal(&mut self, now: i64) -> Option<Duration> {
+        let until = self.breaker.open_until?;
+        if now < until {
+            return Some(Duration::from_millis(u64::try_from(until - now).unwrap()));
+        }
+        if self.breaker.is_probing {
+            return Some(OPEN_FOR);
+        }
+        self.breaker.is_probing = true;
+        None
+    }
+
+    fn report(&mut self, good: bool, now: i64) {
+        let was_open = self.breaker.open_until.is_some();
+        if good {
+            self.breaker = SimBreaker::default();
+            return;
+        }
+        self.breaker.failed_in_row += 1;
+        self.breaker.is_probing = false;
+        if was_open || self.breaker.failed_in_row >= OPENS_AFTER {
+            let open_ms = i64::try_from(OPEN_FOR.as_millis()).unwrap();
+            self.breaker.open_until = Some(now + open_ms);
+        }
+    }
+
+    /// The rules, from where the API sees them, as a request starts.
+    fn check_start(&mut self, number: usize, now: i64) {
+        self.requests += 1;
+        self.in_flight += 1;
+        self.starts.push(now);
+        let policy = self.weather.policy.clone();
+        if self.in_flight > policy.concurrency_max {
+            self.breach(format!("{} in flight", self.in_flight));
+        }
+        if now - self.away_at > NOTICED_WITHIN_MS && self.in_flight > self.answers + 1 {
+            let (now_open, answered) = (self.in_flight, self.answers);
+            self.breach(format!(
+                "{now_open} in flight after {answered} answers since the outage"
+            ));
+        }
+        let since = self.starts.partition_point(|at| *at <= now - 1_000);
+        let rate = self.starts.len() - since;
+        // What the bucket saved up comes on top: a tenth of a second's worth, one at least.
+        let most = policy.rate_max + (policy.rate_max / 10).max(1) + 1;
+        if rate > most as usize {
+            self.breach(format!("{rate} requests within a second"));
+        }
+        let known = &mut self.known[number];
+        known.requests += 1;
+        known.in_flight += 1;
+        let (key, twice) = (known.key, known.in_flight > 1);
+        if twice {
+            self.breach(format!("event {number} is in flight twice"));
+        }
+        if self.known[number].told.is_over() {
+            self.breach(format!(
+                "event {number} is tried after it was settled for good"
+            ));
+        }
+        if key.is_some() {
+            let earlier = self.known[..number].iter().enumerate();
+            let mut waiting = earlier.filter(|(_, k)| k.key == key && !k.told.lets_by());
+            if let Some((first, _)) = waiting.next() {
+                self.breach(format!("event {number} overtakes {first} of its key"));
+            }
+        }
+    }
+
+    fn check_end(&mut self, number: usize, life: u32) {
+        if self.life == life {
+            self.in_flight -= 1;
+            self.known[number].in_flight -= 1;
+        }
+    }
+}
+
+/// The inbox behind a disk: settling takes time, fails, and is lost in a crash unless it was synced.
+pub(super) struct Disk {
+    pub(super) inbox: Inbox,
+    /// What a process would find that is started after a crash.
+    synced: Mutex<(Inbox, Vec<Told>)>,
+    pub(super) shared: Shared,
+}
+
+impl Disk {
+    pub(super) fn new(inbox: Inbox, shared: Shared) -> Self {
+        let synced = Mutex::new((inbox.clone(), Vec::new()));
+        let disk = Self {
+            inbox,
+            synced,
+            shared,
+        };
+        disk.sync();
+        disk
+    }
+
+    fn sync(&self) {
+        if !self.shared.look().weather.kills {
+            return;
+        }
+        let now = self.shared.clock.unix();
+        let told = self
+            .shared
+            .look()
+            .known
+            .iter()
+            .map(|known| known.told)
+            .collect();
+        let inbox = self.inbox.reopened(inbox::Policy::default(), now);
+        *self.synced.lock().unwrap() = (inbox, told);
+    }
+
+    /// Says 200 to the provider only after this.
+    pub(super) async fn append(&self, number: u64) {
+        let id = self
+            .inbox
+            .append(self.shared.event(number), Vec::new())
+            .await
+            .unwrap();
+        self.shared.look().ids.insert(id, number);
+        self.sync();
+    }
+
+    fn note(&self, settled: &[(EntryId, Settlement)]) {
+        let mut world = self.shared.look();
+        for (id, settlement) in settled {
+            let number = usize::try_from(world.ids[id]).unwrap();
+            let told = &mut world.known[number].told;
+            told.attempts += u32::from(*settlement != Settlement::Unclaim);
+            match settlement {
+                Settlement::Delivered(_) => told.is_delivered = true,
+                Settlement::Dead { reason, .. } => told.dead = Some(*reason),
+                Settlement::Retry { yield_order, .. } => told.has_yielded |= yield_order,
+                Settlement::Unclaim => {}
+            }
+        }
+    }
+
+    /// The process was killed: what it was told after the last sync did not happen.
+    pub(super) fn killed(&self) -> Inbox {
+        let (inbox, told) = self.synced.lock().unwrap().clone();
+        let mut world = self.shared.look();
+        for (known, told) in world.known.iter_mut().zip(told) {
+            known.forgotten += known.told.attempts - told.attempts;
+            known.told = told;
+        }
+        inbox
+    }
+}
+
+impl Backlog for Disk {
+    async fn claim(&self, destination: &str, max: usize, now: UnixMs) -> Vec<Claimed> {
+        self.inbox.claim(destination, max, now).await
+    }
+
+    async fn settle(
+        &self,
+        settled: Vec<(EntryId, Settlement)>,
+        now: UnixMs,
+    ) -> Result<(), Unwritable> {
+        let (wait, fails, syncs) = {
+            let mut world = self.shared.look();
+            let percent = world.weather.disk_failing;
+            let wait = world.rng.random_range(0..=SETTLE_MS_MAX);
+            (wait, world.chance(percent), world.chance(50))
+        };
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        if fails {
+            let unclaim = |(id, _)| (id, Settlement::Unclaim);
+            self.inbox
+                .settle(settled.into_iter().map(unclaim).collect(), now)
+                .await?;
+            return Err(Unwritable::Failed("simulated".into()));
+        }
+        self.note(&settled);
+        self.inbox.settle(settled, now).await?;
+        if syncs {
+            self.sync();
+        }
+        Ok(())
+    }
+
+    async fn next_due(&self, destination: &str) -> Option<UnixMs> {
+        self.inbox.next_due(destination).await
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.inbox.subscribe()
+    }
+}
+
+/// The pool and the API behind it.
+pub(super) struct FlakyApi(pub(super) Shared);
+
+/// What the API will do with one request.
+struct Course {
+    works_for: Duration,
+    has_effect: bool,
+    /// `None` = the answer is lost.
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+}
+
+impl Deliver for FlakyApi {
+    async fn deliver(&self, claimed: &Claimed, within: Duration) -> Answer {
+        let at = self.0.clock.unix();
+        let number: usize = claimed.event.event_id.parse().unwrap();
+        let (course, life) = {
+            let mut world = self.0.look();
+            if let Some(for_) = world.refusal(at.0) {
+                world.aways += 1;
+                (world.answers, world.away_at) = (0, at.0);
+                return Answer::Away { for_ };
+            }
+            world.check_start(number, at.0);
+            (world.course(number, at.0), world.life)
+        };
+        // The API goes on with what it has received, whatever becomes of the one who asked.
+        let (answer, answered) = oneshot::channel();
+        let shared = self.0.clone();
+        let (status, asked) = (course.status, course.retry_after);
+        tokio::spawn(async move {
+            tokio::time::sleep(course.works_for).await;
+            if course.has_effect {
+                shared.look().known[number].effects += 1;
+            }
+            let _ = answer.send(status);
+        });
+        let outcome = match tokio::time::timeout(within, answered).await {
+            Ok(Ok(Some(status))) => Outcome::Status(status),
+            Ok(Ok(None) | Err(_)) => Outcome::NoAnswer("reset".into()),
+            Err(_) => Outcome::NoAnswer("no answer in time".into()),
+        };
+        let now = self.0.clock.unix();
+        let mut world = self.0.look();
+        world.check_end(number, life);
+        let good = matches!(outcome, Outcome::Status(..500));
+        world.report(good, now.0);
+        let retry_after = asked.filter(|_| outcome == Outcome::Status(429));
+        if retry_after.is_some() {
+            (world.answers, world.away_at) = (0, now.0);
+        } else if good {
+            world.answers += 1;
+        }
+        let took_ms = u32::try_from(now.0 - at.0).unwrap();
+        Answer::Answered(Answered {
+            attempt: Attempt {
+                at,
+                took_ms,
+                outcome,
+            },
+            retry_after,
+        })
+    }
+}
+
+impl World {
+    fn course(&mut self, number: usize, now: i64) -> Course {
+        let latency = self.rng.random_range(1..=self.weather.latency_ms_max);
+        let mut course = Course {
+            works_for: Duration::from_millis(latency),
+            has_effect: false,
+            status: Some(200),
+            retry_after: None,
+        };
+        if self.is_down(now) {
+            let refused_ms = self.rng.random_range(0..REFUSED_MS_MAX);
+            course.works_for = Duration::from_millis(refused_ms);
+            course.status = None;
+            return course;
+        }
+        let weather = self.weather.clone();
+        let dice = self.rng.random_range(0..100);
+        let lost = weather.failing + weather.throttling + weather.lost;
+        match self.known[number].fate {
+            Fate::Refused => course.status = Some(422),
+            Fate::Cursed => course.status = Some(500),
+            Fate::Fine if dice < weather.failing => course.status = Some(503),
+            Fate::Fine if dice < weather.failing + weather.throttling => {
+                course.status = Some(429);
+                course.retry_after = Some(Duration::from_secs(self.rng.random_range(0..3)));
+            }
+            Fate::Fine => {
+                course.has_effect = true;
+                if dice < lost {
+                    course.status = None;
+                } else if dice < lost + weather.slow {
+                    course.works_for += Duration::from_millis(weather.policy.attempt_timeout_ms);
+                }
+            }
+        }
+        course
+    }
+}
+
+/// What the inbox says at the end.
+pub(super) async fn verdicts(inbox: &Inbox) -> HashMap<EntryId, inbox::State> {
+    let page = inbox
+        .list(inbox::Filter::default(), None, 10_000)
+        .await
+        .unwrap();
+    let seen: HashSet<_> = page.entries.iter().map(|entry| entry.id).collect();
+    assert_eq!(seen.len(), page.entries.len(), "an entry is listed twice");
+    page.entries
+        .into_iter()
+        .map(|entry| (entry.id, entry.state))
+        .collect()
+}
