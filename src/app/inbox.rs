@@ -19,7 +19,7 @@ use crate::proxy::shared::{Live, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::books::Books;
 use crate::webhook::dispatch::{self, Dispatch, Stop};
-use crate::webhook::inbox::{Commit, Health, Inbox, Observer, OpenError, Opened, Settings};
+use crate::webhook::inbox::{Commit, Health, Inbox, Observer, OpenError, Opened, Settings, Standing};
 use crate::webhook::replay;
 
 /// How often what is past its time is forgotten, and space given back.
@@ -79,7 +79,7 @@ pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
 
 /// Waits for the first webhook endpoint.
 async fn needed(shared: &Shared) {
-    while !shared.live.load().takes_webhooks() {
+    while !shared.live.load().endpoints().next().is_some() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -147,6 +147,7 @@ async fn serve(
                 let _ = inbox.expire(shared.clock.unix()).await;
             }
             _ = look.tick() => {
+                gauges(shared, inbox).await;
                 let live = shared.live.load();
                 settings.send_if_modified(|now| {
                     let changed = !Arc::ptr_eq(&now.policy, &live.config.dispatch);
@@ -166,6 +167,35 @@ async fn serve(
             }
         }
     }
+}
+
+/// What an operator's alarms hang on.
+async fn gauges(shared: &Shared, inbox: &Inbox) {
+    let metrics = &shared.metrics;
+    let none: [&str; 0] = [];
+    let writable = i64::from(*inbox.health().borrow() == Health::Ready);
+    metrics.inbox_writable.with_label_values(&none).set(writable);
+    let Ok(stats) = inbox.stats().await else { return };
+    let now = shared.clock.unix();
+    let set = |gauge: &prometheus::IntGaugeVec, labels: &[&str], value: u64| {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        gauge.with_label_values(labels).set(value);
+    };
+    let live = shared.live.load();
+    for endpoint in live.endpoints() {
+        for standing in Standing::ALL {
+            let mut parts = stats.endpoints.iter();
+            let part = parts.find(|p| p.endpoint == endpoint.name && p.standing == standing);
+            let labels = [endpoint.name.as_ref(), standing.name()];
+            let age_ms = part.and_then(|p| p.oldest).map_or(0, |oldest| now.0 - oldest.0);
+            set(&metrics.inbox_entries, &labels, part.map_or(0, |p| p.entries));
+            set(&metrics.inbox_bytes, &labels, part.map_or(0, |p| p.bytes));
+            let age_s = u64::try_from(age_ms / 1000).unwrap_or(0);
+            set(&metrics.inbox_oldest, &labels, age_s);
+        }
+    }
+    set(&metrics.inbox_claimed, &none, stats.claimed);
+    set(&metrics.inbox_disk_bytes, &none, stats.disk_bytes);
 }
 
 /// No claims from now on. With a successor the folder is let go as soon as no webhook can still need

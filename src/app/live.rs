@@ -163,6 +163,12 @@ pub(super) fn view(shared: &Arc<Shared>) -> View {
     }
 }
 
+/// Webhooks that this process remembers.
+fn remembered(shared: &Shared) -> usize {
+    let books = shared.books.look();
+    books.and_then(|books| books.replay.len()).unwrap_or(0)
+}
+
 /// Gauges are read off the state when somebody looks.
 fn gauges(shared: &Shared) {
     let metrics = &shared.metrics;
@@ -171,7 +177,7 @@ fn gauges(shared: &Shared) {
     metrics
         .replay_entries
         .with_label_values(none)
-        .set(to_i64(shared.replay.len().unwrap_or(0)));
+        .set(to_i64(remembered(shared)));
     let cache = shared.cache.store().stats();
     metrics
         .cache_bytes
@@ -243,7 +249,7 @@ fn detailed(shared: &Shared) -> Value {
         "requests_in_flight": shared.drain.in_flight(),
         "connections": shared.drain.connections(),
         "upstreams": pools,
-        "replay": { "entries": shared.replay.len(), "entries_max": live.config.replay.entries_max },
+        "replay": { "entries": remembered(shared), "entries_max": live.config.replay.entries_max },
         "cache": { "bytes": shared.cache.store().stats().bytes, "bytes_max": live.config.cache.bytes_max },
         "config": reload_status(shared),
         "redis": { "state": "disabled" },

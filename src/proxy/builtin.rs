@@ -52,7 +52,7 @@ pub fn not_ready(shared: &Shared, live: &Live) -> Vec<String> {
 /// inbox only once it is told that this process serves.
 fn inbox(shared: &Shared, live: &Live) -> Option<String> {
     let opening = shared.books.look().is_none();
-    if !live.takes_webhooks() || (opening && shared.successor) {
+    if live.endpoints().next().is_none() || (opening && shared.successor) {
         return None;
     }
     shared.books.trouble().map(|why| format!("inbox: {why}"))

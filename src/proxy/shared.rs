@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Recent;
 use crate::upstream::pool::Pool;
 use crate::webhook::books::Shelf;
-use crate::webhook::delivery;
+use crate::webhook::{Endpoint, delivery};
 
 /// State that outlives a reload, and the configuration that does not.
 pub struct Shared {
@@ -62,10 +62,13 @@ pub struct Live {
 }
 
 impl Live {
-    /// Whether a webhook endpoint is configured.
-    pub fn takes_webhooks(&self) -> bool {
-        let mut lanes = self.config.routes.iter().map(|route| &route.plan.then);
-        lanes.any(|then| matches!(then, Then::Ingest(_)))
+    /// The webhook endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let lanes = self.config.routes.iter().map(|route| &route.plan.then);
+        lanes.filter_map(|then| match then {
+            Then::Ingest(endpoint) => Some(endpoint),
+            Then::Forward { .. } | Then::Subscribe(_) | Then::Reply(_) => None,
+        })
     }
 
     /// A pool by name. The configuration was checked, so a miss is a mistake of ours.

@@ -35,9 +35,13 @@ certificates = [{ chain = "{dir}/localhost.pem", key = "{dir}/localhost.key" }]
 assertion_secret = { danger_secret = "{assertion}" }
 [delivery]
 secret = { danger_secret = "{delivery}" }
+[inbox]
+path = "{dir}/inbox"
 [webhooks.endpoints.billing]
+mode = "pass"
 secrets = [{ name = "current", danger_secret = "{webhook}" }]
 [webhooks.endpoints.marketplace]
+mode = "pass"
 secrets = [{ name = "current", danger_secret = "{webhook}" }]
 [upstreams.api]
 endpoints = ["{api}"]

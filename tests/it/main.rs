@@ -20,6 +20,7 @@ mod harness;
 mod cached;
 mod fullstack;
 mod identity;
+mod inbox;
 mod limits;
 mod plain;
 mod redis;

@@ -23,6 +23,8 @@ redirect_to_port = {https}
 address = "127.0.0.1:0"
 [tls]
 certificates = [{ chain = "{dir}/localhost.pem", key = "{dir}/localhost.key" }]
+[inbox]
+path = "{dir}/inbox"
 [webhooks.endpoints.billing]
 secrets = [{ name = "current", danger_secret = "{webhook}" }]
 [upstreams.api]

@@ -52,8 +52,12 @@ first_byte_timeout_ms = 3000
 path = "/ready"
 interval_ms = 200
 timeout_ms = 200
+[inbox]
+path = "{dir}/inbox"
+disk_free_bytes_min = 0
 [webhooks.endpoints.billing]
 scheme = "chefcloud"
+mode = "pass"
 upstream = "api"
 body_timeout_ms = 1500
 secrets = [{ name = "current", danger_secret = "{webhook}" }]
@@ -151,6 +155,18 @@ impl Edge {
         let config = self.successor_config();
         let (dir, authority) = (self.dir.clone(), self.authority.clone());
         Self::launch(config, dir, authority, &["--upgrade"]).await
+    }
+
+    /// The same edge once more, after its process has ended, on ports of its own.
+    pub async fn restarted(self) -> Self {
+        let config = self.config.clone();
+        self.restarted_on(&config).await
+    }
+
+    /// The same with another configuration.
+    pub async fn restarted_on(self, config: &Path) -> Self {
+        let (dir, authority) = (self.dir.clone(), self.authority.clone());
+        Self::launch(config.to_path_buf(), dir, authority, &[]).await
     }
 
     /// Writes the configuration of a successor; see [`Edge::successor`].
