@@ -80,7 +80,13 @@ fn run(config: Config, source: ConfigSource, how: Serve) -> anyhow::Result<ExitC
     let admin = sockets
         .listen(config.admin)
         .with_context(|| format!("admin {}", config.admin))?;
-    let shared = Arc::new(shared(config, clock, state.clone(), tls, how == Serve::Upgrade)?);
+    let shared = Arc::new(shared(
+        config,
+        clock,
+        state.clone(),
+        tls,
+        how == Serve::Upgrade,
+    )?);
     let policies = reload::Policies::of(&shared.live.load().config)
         .context("neither listeners.https nor listeners.http is configured")?;
 

@@ -19,7 +19,9 @@ use crate::proxy::shared::{Live, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::books::Books;
 use crate::webhook::dispatch::{self, Dispatch, Stop};
-use crate::webhook::inbox::{Commit, Health, Inbox, Observer, OpenError, Opened, Settings, Standing};
+use crate::webhook::inbox::{
+    Commit, Health, Inbox, Observer, OpenError, Opened, Settings, Standing,
+};
 use crate::webhook::replay;
 
 /// How often what is past its time is forgotten, and space given back.
@@ -50,7 +52,9 @@ pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
         () = needed(&shared) => {}
         () = shared.drain.reached(Phase::Closed) => return Ok(()),
     }
-    let Opened { inbox, memories, .. } = open(&shared).await?;
+    let Opened {
+        inbox, memories, ..
+    } = open(&shared).await?;
     let policy = replay_policy(&shared.live.load());
     let replay = replay::Store::local(policy, &memories);
     drop(memories);
@@ -110,7 +114,10 @@ fn observer(metrics: Arc<Metrics>) -> Observer {
         seconds.observe(commit.took.as_secs_f64());
         let commands = u64::try_from(commit.commands).unwrap_or(u64::MAX);
         let none: [&str; 0] = [];
-        metrics.inbox_commands.with_label_values(&none).inc_by(commands);
+        metrics
+            .inbox_commands
+            .with_label_values(&none)
+            .inc_by(commands);
     })
 }
 
@@ -126,7 +133,12 @@ fn replay_policy(live: &Live) -> replay::Policy {
 fn delivery_settings(live: &Live) -> dispatch::Settings {
     dispatch::Settings {
         policy: live.config.dispatch.clone(),
-        destinations: live.config.upstreams.keys().cloned().collect::<BTreeSet<_>>(),
+        destinations: live
+            .config
+            .upstreams
+            .keys()
+            .cloned()
+            .collect::<BTreeSet<_>>(),
     }
 }
 
@@ -174,8 +186,13 @@ async fn gauges(shared: &Shared, inbox: &Inbox) {
     let metrics = &shared.metrics;
     let none: [&str; 0] = [];
     let writable = i64::from(*inbox.health().borrow() == Health::Ready);
-    metrics.inbox_writable.with_label_values(&none).set(writable);
-    let Ok(stats) = inbox.stats().await else { return };
+    metrics
+        .inbox_writable
+        .with_label_values(&none)
+        .set(writable);
+    let Ok(stats) = inbox.stats().await else {
+        return;
+    };
     let now = shared.clock.unix();
     let set = |gauge: &prometheus::IntGaugeVec, labels: &[&str], value: u64| {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
@@ -187,8 +204,14 @@ async fn gauges(shared: &Shared, inbox: &Inbox) {
             let mut parts = stats.endpoints.iter();
             let part = parts.find(|p| p.endpoint == endpoint.name && p.standing == standing);
             let labels = [endpoint.name.as_ref(), standing.name()];
-            let age_ms = part.and_then(|p| p.oldest).map_or(0, |oldest| now.0 - oldest.0);
-            set(&metrics.inbox_entries, &labels, part.map_or(0, |p| p.entries));
+            let age_ms = part
+                .and_then(|p| p.oldest)
+                .map_or(0, |oldest| now.0 - oldest.0);
+            set(
+                &metrics.inbox_entries,
+                &labels,
+                part.map_or(0, |p| p.entries),
+            );
             set(&metrics.inbox_bytes, &labels, part.map_or(0, |p| p.bytes));
             let age_s = u64::try_from(age_ms / 1000).unwrap_or(0);
             set(&metrics.inbox_oldest, &labels, age_s);

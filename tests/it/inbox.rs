@@ -59,8 +59,7 @@ async fn delivered(origin: &Origin, count: usize) -> Vec<Seen> {
 
 /// How many entries stand like this, by the metric.
 async fn entries(edge: &Edge, standing: &str) -> f64 {
-    let series =
-        format!("maitred_inbox_entries{{endpoint=\"billing\",standing=\"{standing}\"}}");
+    let series = format!("maitred_inbox_entries{{endpoint=\"billing\",standing=\"{standing}\"}}");
     edge.metric(&series).await
 }
 
@@ -91,7 +90,10 @@ async fn an_event_is_acknowledged_and_then_delivered_as_it_came() {
     let signature = delivery_signature(&seen);
     assert_eq!(seen.header("webhook-signature"), Some(signature.as_str()));
     let trace = seen.header("traceparent").unwrap();
-    assert!(trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{trace}");
+    assert!(
+        trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-"),
+        "{trace}"
+    );
     assert_ne!(trace, TRACE, "a delivery is a span of its own");
 
     let (status, _) = post(&edge, &event).await;
@@ -136,7 +138,10 @@ async fn an_api_that_is_away_costs_the_provider_nothing() {
     })
     .await;
     for number in 0..20 {
-        assert_eq!(post(&edge, &Event::named(&format!("evt_{number}"))).await.0, 200);
+        assert_eq!(
+            post(&edge, &Event::named(&format!("evt_{number}"))).await.0,
+            200
+        );
     }
     delivered(&origin, 1).await;
     up.store(1, Ordering::Relaxed);
@@ -149,7 +154,11 @@ async fn an_api_that_is_away_costs_the_provider_nothing() {
         let id = seen.header("webhook-id").unwrap().to_owned();
         let attempt = seen.header("x-maitred-attempt").unwrap().parse().unwrap();
         let known = last.entry(id).or_insert((0, seen.body.clone()));
-        assert_eq!((known.0 + 1, &known.1), (attempt, &seen.body), "attempts count up");
+        assert_eq!(
+            (known.0 + 1, &known.1),
+            (attempt, &seen.body),
+            "attempts count up"
+        );
         known.0 = attempt;
     }
     assert_eq!(last.len(), 20);
@@ -174,11 +183,17 @@ async fn a_refusal_by_the_api_is_a_dead_letter_at_once_and_retry_after_is_waited
     assert_eq!(post(&edge, &Event::named("bad")).await.0, 200);
     assert_eq!(post(&edge, &Event::named("later")).await.0, 200);
     until("both have ended", || async {
-        let (dead, done) = (entries(&edge, "dead").await, entries(&edge, "delivered").await);
+        let (dead, done) = (
+            entries(&edge, "dead").await,
+            entries(&edge, "delivered").await,
+        );
         (dead == 1.0 && done == 1.0).then_some(())
     })
     .await;
-    assert!(started.elapsed() >= Duration::from_secs(1), "Retry-After was not waited for");
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "Retry-After was not waited for"
+    );
     let ids: Vec<_> = origin
         .seen()
         .iter()
@@ -199,7 +214,10 @@ async fn events_of_one_key_arrive_in_order_while_others_go_on() {
         }
     })
     .await;
-    let key = ("body_timeout_ms = 1500\nsecrets", "order_key = \"json:/account\"\nbody_timeout_ms = 1500\nsecrets");
+    let key = (
+        "body_timeout_ms = 1500\nsecrets",
+        "order_key = \"json:/account\"\nbody_timeout_ms = 1500\nsecrets",
+    );
     let edge = Edge::start(setup(&origin, QUICK, &[key])).await;
     for number in 0..5 {
         for account in ["a", "b"] {
@@ -213,7 +231,9 @@ async fn events_of_one_key_arrive_in_order_while_others_go_on() {
     .await;
     let seen = origin.seen();
     let order = |account: &str| -> Vec<String> {
-        let ids = seen.iter().map(|s| s.header("webhook-id").unwrap().to_owned());
+        let ids = seen
+            .iter()
+            .map(|s| s.header("webhook-id").unwrap().to_owned());
         let mut ids: Vec<_> = ids.filter(|id| id.starts_with(account)).collect();
         ids.dedup();
         ids
@@ -225,11 +245,17 @@ async fn events_of_one_key_arrive_in_order_while_others_go_on() {
 #[tokio::test]
 async fn a_full_inbox_says_503_and_takes_again_when_there_is_room() {
     let origin = Origin::start(TokenIssuer::new().jwks(), |_| Script::status(500)).await;
-    let small = ("disk_free_bytes_min = 0\n", "disk_free_bytes_min = 0\nentries_max = 3\n");
+    let small = (
+        "disk_free_bytes_min = 0\n",
+        "disk_free_bytes_min = 0\nentries_max = 3\n",
+    );
     let slow = "[dispatch]\nbackoff_base_ms = 600000\nbackoff_cap_ms = 600000\n";
     let edge = Edge::start(setup(&origin, slow, &[small])).await;
     for number in 0..3 {
-        assert_eq!(post(&edge, &Event::named(&format!("evt_{number}"))).await.0, 200);
+        assert_eq!(
+            post(&edge, &Event::named(&format!("evt_{number}"))).await.0,
+            200
+        );
     }
     let late = Event::named("evt_late");
     let mut client = edge.connect().await;

@@ -14,8 +14,18 @@ const HEADER_BYTES_MAX: usize = 8 * 1024;
 const MASK: &str = "***";
 /// Fields that authenticate carry one of these in their names, whoever invented them.
 const TELLTALES: [&str; 12] = [
-    "auth", "cookie", "credential", "hash", "hmac", "key", "password", "secret", "sig", "token",
-    "verif", "x-maitred-",
+    "auth",
+    "cookie",
+    "credential",
+    "hash",
+    "hmac",
+    "key",
+    "password",
+    "secret",
+    "sig",
+    "token",
+    "verif",
+    "x-maitred-",
 ];
 
 /// The event as it is kept.
@@ -75,7 +85,10 @@ mod tests {
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
         };
         fields.iter().map(field).collect()
     }
@@ -83,9 +96,19 @@ mod tests {
     #[test]
     fn what_authenticates_is_masked_whoever_named_it() {
         let secret = [
-            "authorization", "cookie", "x-signature", "stripe-signature", "x-hub-signature-256",
-            "x-shopify-hmac-sha256", "verif-hash", "x-callback-token", "x-clover-auth",
-            "x-api-key", "webhook-signature", "x-paystack-signature", "paypal-transmission-sig",
+            "authorization",
+            "cookie",
+            "x-signature",
+            "stripe-signature",
+            "x-hub-signature-256",
+            "x-shopify-hmac-sha256",
+            "verif-hash",
+            "x-callback-token",
+            "x-clover-auth",
+            "x-api-key",
+            "webhook-signature",
+            "x-paystack-signature",
+            "paypal-transmission-sig",
         ];
         for name in secret {
             let headers = map(&[(name, "s3cret")]);

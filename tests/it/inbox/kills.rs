@@ -63,7 +63,10 @@ async fn client(told: Arc<Told>, address: std::net::SocketAddr, ca: String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_event_is_lost_and_none_is_invented() {
     let origin = Origin::start(TokenIssuer::new().jwks(), applied).await;
-    let many = ("disk_free_bytes_min = 0\n", "disk_free_bytes_min = 0\ndelivered_keep_s = 0\n");
+    let many = (
+        "disk_free_bytes_min = 0\n",
+        "disk_free_bytes_min = 0\ndelivered_keep_s = 0\n",
+    );
     let mut edge = Edge::start(setup(&origin, QUICK, &[many])).await;
     // The port stays, so that clients find the next process.
     let fixed = edge.successor_config();
@@ -83,7 +86,10 @@ async fn no_acknowledged_event_is_lost_and_none_is_invented() {
         edge.signal(9);
         edge.exit_code().await;
         edge = edge.restarted_on(&fixed).await;
-        eprintln!("kill {kill}: {} acknowledged", told.acked.lock().await.len());
+        eprintln!(
+            "kill {kill}: {} acknowledged",
+            told.acked.lock().await.len()
+        );
     }
     told.stop.store(true, Ordering::Relaxed);
     clients.join_all().await;
@@ -103,5 +109,10 @@ async fn no_acknowledged_event_is_lost_and_none_is_invented() {
     assert!(invented.is_empty(), "invented: {invented:?}");
     assert_eq!(*told.odd.lock().await, [0u16; 0]);
     assert!(acked.len() > 20 * kills());
-    eprintln!("{} sent, {} acknowledged, {} at the API", sent.len(), acked.len(), applied.len());
+    eprintln!(
+        "{} sent, {} acknowledged, {} at the API",
+        sent.len(),
+        acked.len(),
+        applied.len()
+    );
 }

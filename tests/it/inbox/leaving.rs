@@ -43,12 +43,17 @@ async fn sigterm_lets_an_attempt_end_and_keeps_the_rest() {
     assert_eq!(edge.exit_code().await, Some(0));
     let edge = edge.restarted().await;
     until("one is done, one is still tried", || async {
-        let (done, pending) = (entries(&edge, "delivered").await, entries(&edge, "pending").await);
+        let (done, pending) = (
+            entries(&edge, "delivered").await,
+            entries(&edge, "pending").await,
+        );
         (done == 1.0 && pending == 1.0).then_some(())
     })
     .await;
     let slow = origin.seen();
-    let slow = slow.iter().filter(|s| s.header("webhook-id") == Some("slow"));
+    let slow = slow
+        .iter()
+        .filter(|s| s.header("webhook-id") == Some("slow"));
     assert_eq!(slow.count(), 1, "what ended before the exit was settled");
 }
 
@@ -56,11 +61,17 @@ async fn sigterm_lets_an_attempt_end_and_keeps_the_rest() {
 async fn an_attempt_without_end_does_not_hold_the_process() {
     let (origin, mut edge) = pair(QUICK, |_| Script::Hang).await;
     assert_eq!(post(&edge, &Event::named("stuck")).await.0, 200);
-    until("it is tried", || async { (!origin.seen().is_empty()).then_some(()) }).await;
+    until("it is tried", || async {
+        (!origin.seen().is_empty()).then_some(())
+    })
+    .await;
     edge.signal(SIGTERM);
     assert_eq!(edge.exit_code().await, Some(0));
     let edge = edge.restarted().await;
-    until("it is tried again", || async { (origin.seen().len() > 1).then_some(()) }).await;
+    until("it is tried again", || async {
+        (origin.seen().len() > 1).then_some(())
+    })
+    .await;
     assert_eq!(entries(&edge, "pending").await, 1.0);
 }
 
@@ -95,7 +106,10 @@ async fn provider(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_under_load_refuses_no_webhook_and_loses_none() {
     let (origin, mut old) = pair(QUICK, applied).await;
-    let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, accepted) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let mut providers = JoinSet::new();
     for name in 0..8 {
         let place = (old.https, old.ca.clone());
