@@ -208,13 +208,23 @@ impl Inbox {
         Self::Memory(memory::InMemory::new(policy))
     }
 
-    /// What a process finds that is started after this one was killed now: rows like these, no claims.
+    /// The rows as they are now, of which [`Self::reopened`] makes an inbox.
+    #[cfg(test)]
+    #[must_use]
+    pub fn image(&self) -> Self {
+        match self {
+            Self::Local(_) => unreachable!("a folder has one process"),
+            Self::Memory(memory) => Self::Memory(memory.image()),
+        }
+    }
+
+    /// What a process finds that is started on these rows: no claims.
     #[cfg(test)]
     #[must_use]
     pub fn reopened(&self, policy: Policy, now: UnixMs) -> Self {
         match self {
             Self::Local(_) => unreachable!("a folder has one process"),
-            Self::Memory(memory) => Self::Memory(memory.copied(policy, now)),
+            Self::Memory(memory) => Self::Memory(memory.restarted(policy, now).0),
         }
     }
 

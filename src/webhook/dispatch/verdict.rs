@@ -58,7 +58,7 @@ fn retry(
         .plus(Duration::from_millis(attempt.took_ms.into()));
     // Counted from the first failure: time in which the destination was away and nothing was tried is
     // not held against the event, nor is the time before an operator's redelivery.
-    let first_failed_at = claimed.first_failed_at.unwrap_or(now);
+    let first_failed_at = claimed.first_failed_at.unwrap_or(attempt.at);
     let too_old_at = first_failed_at.plus(Duration::from_secs(policy.age_max_s.into()));
     let earliest = now.plus(retry_after.unwrap_or_default());
     if now >= too_old_at || earliest > too_old_at {

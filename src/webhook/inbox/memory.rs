@@ -48,11 +48,15 @@ impl InMemory {
         Self::over(self.0.rows.clone(), policy, now)
     }
 
-    /// A restart of its own, over rows of its own.
-    pub(super) fn copied(&self, policy: Policy, now: UnixMs) -> Self {
+    /// The rows as they are now, not to be used before it is restarted.
+    pub(super) fn image(&self) -> Self {
         let rows = self.0.rows.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = MemoryRows(Mutex::new(rows.clone()));
-        Self::over(Arc::new(rows), policy, now).0
+        Self(Arc::new(Parts {
+            policy: self.0.policy.clone(),
+            rows: Arc::new(MemoryRows(Mutex::new(rows.clone()))),
+            ledger: Mutex::new(Ledger::default()),
+            changed: watch::Sender::new(0),
+        }))
     }
 
     fn over(rows: Arc<MemoryRows>, policy: Policy, now: UnixMs) -> (Self, Vec<Memory>) {

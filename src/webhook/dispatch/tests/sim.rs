@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::webhook::inbox::{self, DeadReason, Inbox};
 
 /// Run in plain `cargo test`.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 /// Virtual time after which an event that is neither delivered nor dead is taken for lost.
 const LOST_AFTER: Duration = Duration::from_secs(3_600);
 

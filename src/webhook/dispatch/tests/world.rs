@@ -70,6 +70,8 @@ pub(super) struct Known {
     pub(super) forgotten: u32,
     pub(super) effects: u32,
     pub(super) told: Told,
+    /// What the last `Retry-After` asked for.
+    not_before: i64,
     in_flight: u32,
 }
 
@@ -77,6 +79,7 @@ pub(super) struct Known {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
     attempts: u32,
+    first_failed_at: Option<i64>,
     pub(super) is_delivered: bool,
     pub(super) dead: Option<DeadReason>,
     pub(super) has_yielded: bool,
@@ -100,7 +103,8 @@ pub(super) struct World {
     pub(super) ids: HashMap<EntryId, u64>,
     pub(super) started_at: UnixMs,
     pub(super) requests: u64,
-    pub(super) aways: u64,
+    /// Leases that were refused since the last one that was not.
+    aways_in_row: u32,
     /// Breaches of the rules, in words.
     pub(super) breaches: Vec<String>,
     /// Starts of requests in this life of the process.
@@ -140,7 +144,7 @@ impl Shared {
             ids: HashMap::new(),
             started_at: clock.unix(),
             requests: 0,
-            aways: 0,
+            aways_in_row: 0,
             breaches: Vec::new(),
             starts: Vec::new(),
             in_flight: 0,
@@ -174,8 +178,13 @@ impl Shared {
         world.answers = 0;
         world.away_at = now - NOTICED_WITHIN_MS;
         world.breaker = SimBreaker::default();
+        let forgets = world.weather.disk_failing > 0;
         for known in &mut world.known {
             known.in_flight = 0;
+            if forgets {
+                // The last settlement before a stop may have failed for good.
+                known.not_before = 0;
+            }
         }
     }
 
@@ -211,6 +220,7 @@ impl Known {
             forgotten: 0,
             effects: 0,
             told: Told::default(),
+            not_before: 0,
             in_flight: 0,
         }
     }
@@ -262,10 +272,23 @@ impl World {
         }
     }
 
+    /// An open breaker is not asked over and over.
+    fn check_away(&mut self) {
+        self.aways_in_row += 1;
+        let most = self.weather.policy.concurrency_max + 2;
+        if self.aways_in_row > most {
+            self.breach(format!(
+                "the pool refused {} times in a row",
+                self.aways_in_row
+            ));
+        }
+    }
+
     /// The rules, from where the API sees them, as a request starts.
     fn check_start(&mut self, number: usize, now: i64) {
         self.requests += 1;
         self.in_flight += 1;
+        self.aways_in_row = 0;
         self.starts.push(now);
         let policy = self.weather.policy.clone();
         if self.in_flight > policy.concurrency_max {
@@ -288,6 +311,10 @@ impl World {
         known.requests += 1;
         known.in_flight += 1;
         let (key, twice) = (known.key, known.in_flight > 1);
+        let too_soon = now < known.not_before;
+        if too_soon {
+            self.breach(format!("event {number} is tried before the API allows it"));
+        }
         if twice {
             self.breach(format!("event {number} is in flight twice"));
         }
@@ -303,6 +330,31 @@ impl World {
                 self.breach(format!("event {number} overtakes {first} of its key"));
             }
         }
+    }
+
+    /// A key is given up when its time-out is over, or no attempt can be made in time, and not before.
+    fn wrong_order(&self, number: usize, settlement: &Settlement) -> Option<String> {
+        let Settlement::Retry {
+            attempt,
+            due,
+            yield_order,
+        } = settlement
+        else {
+            return None;
+        };
+        let known = &self.known[number];
+        let timeout_s = self.weather.policy.order_timeout_s("billing");
+        let (Some(timeout_s), Some(_)) = (timeout_s, known.key) else {
+            return yield_order.then(|| format!("event {number} yields and need not"));
+        };
+        let now = attempt.at.0 + i64::from(attempt.took_ms);
+        let since = known.told.first_failed_at.unwrap_or(attempt.at.0);
+        let until = since + i64::from(timeout_s.get()) * 1_000;
+        let is_over = now >= until || known.not_before > until;
+        let keeps_late = !yield_order && due.0 > until;
+        (is_over != *yield_order || keeps_late).then(|| {
+            format!("event {number}: {settlement:?}, and its key is to be given up at {until}")
+        })
     }
 
     fn check_end(&mut self, number: usize, life: u32) {
@@ -337,7 +389,6 @@ impl Disk {
         if !self.shared.look().weather.kills {
             return;
         }
-        let now = self.shared.clock.unix();
         let told = self
             .shared
             .look()
@@ -345,7 +396,7 @@ impl Disk {
             .iter()
             .map(|known| known.told)
             .collect();
-        let inbox = self.inbox.reopened(inbox::Policy::default(), now);
+        let inbox = self.inbox.image();
         *self.synced.lock().unwrap() = (inbox, told);
     }
 
@@ -364,7 +415,12 @@ impl Disk {
         let mut world = self.shared.look();
         for (id, settlement) in settled {
             let number = usize::try_from(world.ids[id]).unwrap();
+            let wrong = world.wrong_order(number, settlement);
+            wrong.into_iter().for_each(|breach| world.breach(breach));
             let told = &mut world.known[number].told;
+            if let Settlement::Retry { attempt, .. } = settlement {
+                told.first_failed_at.get_or_insert(attempt.at.0);
+            }
             told.attempts += u32::from(*settlement != Settlement::Unclaim);
             match settlement {
                 Settlement::Delivered(_) => told.is_delivered = true,
@@ -382,8 +438,9 @@ impl Disk {
         for (known, told) in world.known.iter_mut().zip(told) {
             known.forgotten += known.told.attempts - told.attempts;
             known.told = told;
+            known.not_before = 0;
         }
-        inbox
+        inbox.reopened(inbox::Policy::default(), self.shared.clock.unix())
     }
 }
 
@@ -447,7 +504,7 @@ impl Deliver for FlakyApi {
         let (course, life) = {
             let mut world = self.0.look();
             if let Some(for_) = world.refusal(at.0) {
-                world.aways += 1;
+                world.check_away();
                 (world.answers, world.away_at) = (0, at.0);
                 return Answer::Away { for_ };
             }
@@ -476,7 +533,8 @@ impl Deliver for FlakyApi {
         let good = matches!(outcome, Outcome::Status(..500));
         world.report(good, now.0);
         let retry_after = asked.filter(|_| outcome == Outcome::Status(429));
-        if retry_after.is_some() {
+        if let Some(span) = retry_after {
+            world.known[number].not_before = now.plus(span).0;
             (world.answers, world.away_at) = (0, now.0);
         } else if good {
             world.answers += 1;
