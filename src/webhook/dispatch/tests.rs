@@ -1,3 +1,4 @@
+mod outage;
 mod sim;
 mod world;
 
