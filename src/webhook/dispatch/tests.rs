@@ -1,3 +1,4 @@
+mod driver;
 mod outage;
 mod sim;
 mod world;
