@@ -7,6 +7,7 @@ mod reference;
 
 use super::{Config, ConfigErrors, ConfigSource, Env, Route};
 use crate::plan::Then;
+use crate::webhook::{OrderKey, dispatch};
 use crate::{auth, cache, limit};
 
 /// Secrets that production takes.
@@ -85,6 +86,43 @@ fn cached<'c>(config: &'c Config, pattern: &str) -> Option<&'c cache::Policy> {
         Then::Forward { cache, .. } => cache.as_deref(),
         other @ (Then::Ingest(_) | Then::Subscribe(_) | Then::Reply(_)) => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn dispatch_has_the_documented_defaults_and_what_differs_by_endpoint() {
+    let config = production(&[]).unwrap();
+    let mut policy = config.dispatch.as_ref().clone();
+    let endpoints = std::mem::take(&mut policy.endpoints);
+    assert_eq!(policy, dispatch::Policy::default());
+    assert!(endpoints.len() > 1);
+    for endpoint in endpoints.values() {
+        assert_eq!(endpoint.order_timeout_s.map(u32::from), Some(300));
+        assert_eq!(endpoint.covers, dispatch::Covers::Body);
+    }
+
+    let text = r#"
+        dispatch.backoff_cap_ms = 9_999
+        webhooks.endpoints.billing.order_key = "query:x"
+    "#;
+    let said = errors(production_with(text, &[]));
+    assert!(said.contains("dispatch.backoff_base_ms"), "{said}");
+    assert!(
+        said.contains("webhooks.endpoints.billing.order_key"),
+        "{said}"
+    );
+    assert!(said.contains("header:X-Shop-Id"), "{said}");
+
+    let text = r#"
+        [webhooks.endpoints.billing]
+        order_key = "json:/account"
+        order_timeout_s = 0
+    "#;
+    let config = production_with(text, &[]).unwrap();
+    assert_eq!(config.dispatch.order_timeout_s("billing"), None);
+    let Then::Ingest(endpoint) = &route(&config, "/webhooks/billing", "POST").plan.then else {
+        panic!("a webhook");
+    };
+    assert_eq!(endpoint.order_key, OrderKey::parse("json:/account").ok());
 }
 
 #[test]

@@ -1,3 +1,5 @@
+mod driver;
+mod outage;
 mod sim;
 mod world;
 

@@ -1,29 +1,23 @@
 //! What surrounds the dispatcher in the simulation: a provider's events, a disk that loses what it has
-//! not synced, a pool with a breaker, and an API that fails in every way that counts. Each checks the
-//! rules from where it stands.
+//! not synced, a pool with a breaker, and an API that fails. Everything is observed here, and checked
+//! against the rules.
 
-use std::collections::{HashMap, HashSet};
+mod api;
+mod disk;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{oneshot, watch};
 
-use super::super::{Answer, Answered, Backlog, Deliver, Policy};
+pub(super) use api::FlakyApi;
+pub(super) use disk::{Disk, verdicts};
+
+use super::super::Policy;
 use crate::kernel::clock::{Clock, UnixMs};
-use crate::webhook::inbox::{
-    self, Attempt, Claimed, DeadReason, EntryId, Event, Inbox, Outcome, Settlement, Unwritable,
-};
+use crate::webhook::inbox::{DeadReason, EntryId, Event, Settlement};
 
-/// Longest time that the disk takes to settle.
-const SETTLE_MS_MAX: u64 = 4;
-/// How long a connection to an API that is down may take to fail.
-const REFUSED_MS_MAX: u64 = 20;
-/// A breaker's time until its probe.
-const OPEN_FOR: Duration = Duration::from_secs(5);
-/// Failures in a row that open it.
-const OPENS_AFTER: u32 = 5;
 /// Between what the pool says and what the dispatcher makes of it, settling included.
 const NOTICED_WITHIN_MS: i64 = 50;
 
@@ -245,33 +239,6 @@ impl World {
             .any(|(from, to)| (*from..*to).contains(&at))
     }
 
-    /// How long the pool gives no lease; takes the probe's place where there is one.
-    fn refusal(&mut self, now: i64) -> Option<Duration> {
-        let until = self.breaker.open_until?;
-        if now < until {
-            return Some(Duration::from_millis(u64::try_from(until - now).unwrap()));
-        }
-        if self.breaker.is_probing {
-            return Some(OPEN_FOR);
-        }
-        self.breaker.is_probing = true;
-        None
-    }
-
-    fn report(&mut self, good: bool, now: i64) {
-        let was_open = self.breaker.open_until.is_some();
-        if good {
-            self.breaker = SimBreaker::default();
-            return;
-        }
-        self.breaker.failed_in_row += 1;
-        self.breaker.is_probing = false;
-        if was_open || self.breaker.failed_in_row >= OPENS_AFTER {
-            let open_ms = i64::try_from(OPEN_FOR.as_millis()).unwrap();
-            self.breaker.open_until = Some(now + open_ms);
-        }
-    }
-
     /// An open breaker is not asked over and over.
     fn check_away(&mut self) {
         self.aways_in_row += 1;
@@ -363,243 +330,4 @@ impl World {
             self.known[number].in_flight -= 1;
         }
     }
-}
-
-/// The inbox behind a disk: settling takes time, fails, and is lost in a crash unless it was synced.
-pub(super) struct Disk {
-    pub(super) inbox: Inbox,
-    /// What a process would find that is started after a crash.
-    synced: Mutex<(Inbox, Vec<Told>)>,
-    pub(super) shared: Shared,
-}
-
-impl Disk {
-    pub(super) fn new(inbox: Inbox, shared: Shared) -> Self {
-        let synced = Mutex::new((inbox.clone(), Vec::new()));
-        let disk = Self {
-            inbox,
-            synced,
-            shared,
-        };
-        disk.sync();
-        disk
-    }
-
-    fn sync(&self) {
-        if !self.shared.look().weather.kills {
-            return;
-        }
-        let told = self
-            .shared
-            .look()
-            .known
-            .iter()
-            .map(|known| known.told)
-            .collect();
-        let inbox = self.inbox.image();
-        *self.synced.lock().unwrap() = (inbox, told);
-    }
-
-    /// Says 200 to the provider only after this.
-    pub(super) async fn append(&self, number: u64) {
-        let id = self
-            .inbox
-            .append(self.shared.event(number), Vec::new())
-            .await
-            .unwrap();
-        self.shared.look().ids.insert(id, number);
-        self.sync();
-    }
-
-    fn note(&self, settled: &[(EntryId, Settlement)]) {
-        let mut world = self.shared.look();
-        for (id, settlement) in settled {
-            let number = usize::try_from(world.ids[id]).unwrap();
-            let wrong = world.wrong_order(number, settlement);
-            wrong.into_iter().for_each(|breach| world.breach(breach));
-            let told = &mut world.known[number].told;
-            if let Settlement::Retry { attempt, .. } = settlement {
-                told.first_failed_at.get_or_insert(attempt.at.0);
-            }
-            told.attempts += u32::from(*settlement != Settlement::Unclaim);
-            match settlement {
-                Settlement::Delivered(_) => told.is_delivered = true,
-                Settlement::Dead { reason, .. } => told.dead = Some(*reason),
-                Settlement::Retry { yield_order, .. } => told.has_yielded |= yield_order,
-                Settlement::Unclaim => {}
-            }
-        }
-    }
-
-    /// The process was killed: what it was told after the last sync did not happen.
-    pub(super) fn killed(&self) -> Inbox {
-        let (inbox, told) = self.synced.lock().unwrap().clone();
-        let mut world = self.shared.look();
-        for (known, told) in world.known.iter_mut().zip(told) {
-            known.forgotten += known.told.attempts - told.attempts;
-            known.told = told;
-            known.not_before = 0;
-        }
-        inbox.reopened(inbox::Policy::default(), self.shared.clock.unix())
-    }
-}
-
-impl Backlog for Disk {
-    async fn claim(&self, destination: &str, max: usize, now: UnixMs) -> Vec<Claimed> {
-        self.inbox.claim(destination, max, now).await
-    }
-
-    async fn settle(
-        &self,
-        settled: Vec<(EntryId, Settlement)>,
-        now: UnixMs,
-    ) -> Result<(), Unwritable> {
-        let (wait, fails, syncs) = {
-            let mut world = self.shared.look();
-            let percent = world.weather.disk_failing;
-            let wait = world.rng.random_range(0..=SETTLE_MS_MAX);
-            (wait, world.chance(percent), world.chance(50))
-        };
-        tokio::time::sleep(Duration::from_millis(wait)).await;
-        if fails {
-            let unclaim = |(id, _)| (id, Settlement::Unclaim);
-            self.inbox
-                .settle(settled.into_iter().map(unclaim).collect(), now)
-                .await?;
-            return Err(Unwritable::Failed("simulated".into()));
-        }
-        self.note(&settled);
-        self.inbox.settle(settled, now).await?;
-        if syncs {
-            self.sync();
-        }
-        Ok(())
-    }
-
-    async fn next_due(&self, destination: &str) -> Option<UnixMs> {
-        self.inbox.next_due(destination).await
-    }
-
-    fn subscribe(&self) -> watch::Receiver<u64> {
-        self.inbox.subscribe()
-    }
-}
-
-/// The pool and the API behind it.
-pub(super) struct FlakyApi(pub(super) Shared);
-
-/// What the API will do with one request.
-struct Course {
-    works_for: Duration,
-    has_effect: bool,
-    /// `None` = the answer is lost.
-    status: Option<u16>,
-    retry_after: Option<Duration>,
-}
-
-impl Deliver for FlakyApi {
-    async fn deliver(&self, claimed: &Claimed, within: Duration) -> Answer {
-        let at = self.0.clock.unix();
-        let number: usize = claimed.event.event_id.parse().unwrap();
-        let (course, life) = {
-            let mut world = self.0.look();
-            if let Some(for_) = world.refusal(at.0) {
-                world.check_away();
-                (world.answers, world.away_at) = (0, at.0);
-                return Answer::Away { for_ };
-            }
-            world.check_start(number, at.0);
-            (world.course(number, at.0), world.life)
-        };
-        // The API goes on with what it has received, whatever becomes of the one who asked.
-        let (answer, answered) = oneshot::channel();
-        let shared = self.0.clone();
-        let (status, asked) = (course.status, course.retry_after);
-        tokio::spawn(async move {
-            tokio::time::sleep(course.works_for).await;
-            if course.has_effect {
-                shared.look().known[number].effects += 1;
-            }
-            let _ = answer.send(status);
-        });
-        let outcome = match tokio::time::timeout(within, answered).await {
-            Ok(Ok(Some(status))) => Outcome::Status(status),
-            Ok(Ok(None) | Err(_)) => Outcome::NoAnswer("reset".into()),
-            Err(_) => Outcome::NoAnswer("no answer in time".into()),
-        };
-        let now = self.0.clock.unix();
-        let mut world = self.0.look();
-        world.check_end(number, life);
-        let good = matches!(outcome, Outcome::Status(..500));
-        world.report(good, now.0);
-        let retry_after = asked.filter(|_| outcome == Outcome::Status(429));
-        if let Some(span) = retry_after {
-            world.known[number].not_before = now.plus(span).0;
-            (world.answers, world.away_at) = (0, now.0);
-        } else if good {
-            world.answers += 1;
-        }
-        let took_ms = u32::try_from(now.0 - at.0).unwrap();
-        Answer::Answered(Answered {
-            attempt: Attempt {
-                at,
-                took_ms,
-                outcome,
-            },
-            retry_after,
-        })
-    }
-}
-
-impl World {
-    fn course(&mut self, number: usize, now: i64) -> Course {
-        let latency = self.rng.random_range(1..=self.weather.latency_ms_max);
-        let mut course = Course {
-            works_for: Duration::from_millis(latency),
-            has_effect: false,
-            status: Some(200),
-            retry_after: None,
-        };
-        if self.is_down(now) {
-            let refused_ms = self.rng.random_range(0..REFUSED_MS_MAX);
-            course.works_for = Duration::from_millis(refused_ms);
-            course.status = None;
-            return course;
-        }
-        let weather = self.weather.clone();
-        let dice = self.rng.random_range(0..100);
-        let lost = weather.failing + weather.throttling + weather.lost;
-        match self.known[number].fate {
-            Fate::Refused => course.status = Some(422),
-            Fate::Cursed => course.status = Some(500),
-            Fate::Fine if dice < weather.failing => course.status = Some(503),
-            Fate::Fine if dice < weather.failing + weather.throttling => {
-                course.status = Some(429);
-                course.retry_after = Some(Duration::from_secs(self.rng.random_range(0..3)));
-            }
-            Fate::Fine => {
-                course.has_effect = true;
-                if dice < lost {
-                    course.status = None;
-                } else if dice < lost + weather.slow {
-                    course.works_for += Duration::from_millis(weather.policy.attempt_timeout_ms);
-                }
-            }
-        }
-        course
-    }
-}
-
-/// What the inbox says at the end.
-pub(super) async fn verdicts(inbox: &Inbox) -> HashMap<EntryId, inbox::State> {
-    let page = inbox
-        .list(inbox::Filter::default(), None, 10_000)
-        .await
-        .unwrap();
-    let seen: HashSet<_> = page.entries.iter().map(|entry| entry.id).collect();
-    assert_eq!(seen.len(), page.entries.len(), "an entry is listed twice");
-    page.entries
-        .into_iter()
-        .map(|entry| (entry.id, entry.state))
-        .collect()
 }
