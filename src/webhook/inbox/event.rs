@@ -88,6 +88,8 @@ pub struct Claimed {
     pub attempts: u32,
     /// When the first attempt failed, if one did.
     pub first_failed_at: Option<UnixMs>,
+    /// Age counts from here: when it was received, or when an operator last had it delivered again.
+    pub patience_from: UnixMs,
 }
 
 /// What became of one attempt, for whoever looks later.
