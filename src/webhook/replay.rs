@@ -23,6 +23,7 @@ use super::verify::Verified;
 use crate::cluster::redis::Redis;
 use crate::kernel::clock::UnixMs;
 use local::Local;
+pub(in crate::webhook) use redis::{MARGIN_MS as SHARED_MARGIN_MS, key as shared_key};
 
 /// Names signed bytes at an endpoint: a SHA-256.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
