@@ -29,7 +29,7 @@ pub use source::ConfigSource;
 
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
-use crate::{auth, guard, limit, listener, upstream};
+use crate::{auth, cluster, guard, limit, listener, upstream};
 
 /// A configuration that was checked whole: every reference resolves, every value is in range.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, Arc<upstream::Policy>>,
     pub cache: CacheLimits,
     pub replay: ReplayLimits,
+    /// The server that several nodes share.
+    pub redis: Option<cluster::redis::Settings>,
     pub routes: Vec<Route>,
     pub drain: Drain,
     pub log: Log,
@@ -113,11 +115,21 @@ pub struct CacheLimits {
     pub lock_timeout_ms: u64,
 }
 
-/// Bounds of the replay store.
+/// Where accepted webhooks are remembered, and how many.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ReplayLimits {
     /// Entries kept at most; when full, new webhooks are refused with 503.
     pub entries_max: usize,
+    pub store: ReplayStore,
+}
+
+/// Where accepted webhooks are remembered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReplayStore {
+    /// In this process.
+    Local,
+    /// On `Config::redis`, which is there then.
+    Redis,
 }
 
 /// What happens between SIGTERM and exit.

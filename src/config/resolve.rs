@@ -3,6 +3,7 @@
 
 mod edge;
 mod route;
+mod shared;
 mod traffic;
 mod trust;
 
@@ -151,6 +152,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
     let cache = traffic::cache(file, report);
     trust::schemes(file, report);
     let routes = route::routes(file, env, &classes, report);
+    let redis = shared::redis(file, env, report);
     let log = edge::log(&file.log, report);
     edge::notices(file, report);
     Some(Config {
@@ -172,6 +174,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         upstreams,
         cache,
         replay: traffic::replay(file),
+        redis: redis?,
         routes,
         drain,
         log,

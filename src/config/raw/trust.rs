@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ReplayStore;
+
 /// Where a secret is found: the variable, else the file, else (development only) the text itself.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -122,9 +124,13 @@ pub struct Webhooks {
     /// `false` is refused in production. In development it is accepted and changes nothing in this
     /// version: every webhook is verified, and `maitred sign` makes one that passes.
     pub signature_required: bool,
-    /// Replay entries kept at most; when full, new webhooks get 503.
+    /// Replay entries kept at most by this process; when full, new webhooks get 503. On Redis it is
+    /// `maxmemory` that bounds them.
     #[schemars(range(min = 1_000), extend("x-reload" = "restart"))]
     pub replay_entries_max: u64,
+    /// Where accepted webhooks are remembered.
+    #[schemars(extend("x-reload" = "restart"))]
+    pub replay_store: ReplayStore,
     /// Where providers post to.
     pub endpoints: BTreeMap<String, Endpoint>,
 }

@@ -201,6 +201,7 @@ pub(super) fn replay(file: &raw::File) -> ReplayLimits {
     let entries = file.webhooks.replay_entries_max;
     ReplayLimits {
         entries_max: usize::try_from(entries).unwrap_or(usize::MAX),
+        store: super::shared::replay_store(file.webhooks.replay_store),
     }
 }
 
