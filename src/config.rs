@@ -29,7 +29,7 @@ pub use source::ConfigSource;
 
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
-use crate::{auth, cluster, guard, limit, listener, upstream};
+use crate::{auth, cluster, guard, limit, listener, upstream, webhook};
 
 /// A configuration that was checked whole: every reference resolves, every value is in range.
 #[derive(Clone, Debug)]
@@ -55,6 +55,7 @@ pub struct Config {
     pub replay: ReplayLimits,
     /// The server that several nodes share.
     pub redis: Option<cluster::redis::Settings>,
+    pub inbox: Inbox,
     pub routes: Vec<Route>,
     pub drain: Drain,
     pub log: Log,
@@ -129,6 +130,26 @@ pub enum ReplayStore {
     /// In this process.
     Local,
     /// On `Config::redis`, which is there then.
+    Redis,
+}
+
+/// Where accepted webhooks are kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Inbox {
+    pub engine: InboxEngine,
+    /// Of the engine on disk.
+    pub path: PathBuf,
+    pub policy: webhook::inbox::Policy,
+    /// Not delivered at this age, an event is dead.
+    pub age_max_s: u32,
+}
+
+/// Where webhooks are kept until they are delivered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InboxEngine {
+    /// In a folder.
+    Disk,
+    /// On `Config::redis`, which is there then; so is the replay store.
     Redis,
 }
 

@@ -171,7 +171,7 @@ fn gauges(shared: &Shared) {
     metrics
         .replay_entries
         .with_label_values(none)
-        .set(to_i64(shared.replay.len().unwrap_or(0)));
+        .set(to_i64(shared.replay.remembered().unwrap_or(0)));
     let cache = shared.cache.store().stats();
     metrics
         .cache_bytes
@@ -243,7 +243,7 @@ fn detailed(shared: &Shared) -> Value {
         "requests_in_flight": shared.drain.in_flight(),
         "connections": shared.drain.connections(),
         "upstreams": pools,
-        "replay": { "entries": shared.replay.len(), "entries_max": live.config.replay.entries_max },
+        "replay": { "entries": shared.replay.remembered(), "entries_max": live.config.replay.entries_max },
         "cache": { "bytes": shared.cache.store().stats().bytes, "bytes_max": live.config.cache.bytes_max },
         "config": reload_status(shared),
         "redis": { "state": "disabled" },

@@ -175,6 +175,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         cache,
         replay: traffic::replay(file),
         redis: redis?,
+        inbox: traffic::inbox(&file.inbox),
         routes,
         drain,
         log,

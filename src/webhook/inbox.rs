@@ -28,6 +28,7 @@ mod record;
 pub mod redis;
 mod rows;
 mod state;
+mod step;
 mod walk;
 mod writer;
 

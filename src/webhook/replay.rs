@@ -184,7 +184,7 @@ impl Store {
     /// Number of remembered messages, for the metric; `None` where it is not this process that
     /// remembers them.
     #[must_use]
-    pub fn len(&self) -> Option<usize> {
+    pub fn remembered(&self) -> Option<usize> {
         match &self.0 {
             Backend::Local(store) => Some(store.len()),
             Backend::Redis(_) => None,

@@ -52,3 +52,14 @@ pub enum ReplayStore {
     /// On `redis`, for all nodes. Without it webhooks get 503.
     Redis,
 }
+
+/// Where webhooks are kept until they are delivered.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum InboxEngine {
+    /// On this node's disk. What a node has accepted waits for that node.
+    Disk,
+    /// On `redis` (7.0 or later), for all nodes: what a dead node has accepted is delivered by another.
+    /// Needs `webhooks.replay_store = "redis"`, and memory for `bytes_max`.
+    Redis,
+}

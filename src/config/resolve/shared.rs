@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Report, trust};
 use crate::cluster::redis::{Address, Needs, Settings, TlsSettings};
 use crate::config::env::Env;
-use crate::config::{ReplayStore, raw};
+use crate::config::{InboxEngine, ReplayStore, raw};
 use crate::kernel::secret::Secret;
 
 const SET_HOST: &str = "set redis.host or the variable REDIS_HOST";
@@ -18,6 +18,14 @@ pub(super) fn redis(
 ) -> Option<Option<Settings>> {
     let raw = &file.redis;
     let used_by = used_by(file);
+    let keeps_events = file.inbox.engine == raw::InboxEngine::Redis;
+    if keeps_events && file.webhooks.replay_store != raw::ReplayStore::Redis {
+        report.error(
+            "webhooks.replay_store",
+            "nodes that share an inbox must share what they have accepted",
+            "set it to \"redis\"",
+        );
+    }
     if raw.host.is_empty() {
         for key in used_by {
             report.error(key, "there is no Redis to keep it on", SET_HOST);
@@ -42,7 +50,7 @@ pub(super) fn redis(
         response_timeout_ms: raw.response_timeout_ms,
         needs: Needs {
             no_eviction: !used_by.is_empty() && !raw.danger_may_evict,
-            durable: false,
+            durable: keeps_events && !raw.danger_not_durable,
         },
     }))
 }
@@ -50,10 +58,18 @@ pub(super) fn redis(
 /// Keys that put something on the server.
 fn used_by(file: &raw::File) -> Vec<&'static str> {
     let replay = file.webhooks.replay_store == raw::ReplayStore::Redis;
-    replay
-        .then_some("webhooks.replay_store")
+    let inbox = file.inbox.engine == raw::InboxEngine::Redis;
+    [(replay, "webhooks.replay_store"), (inbox, "inbox.engine")]
         .into_iter()
+        .filter_map(|(uses, key)| uses.then_some(key))
         .collect()
+}
+
+pub(super) fn inbox_engine(raw: raw::InboxEngine) -> InboxEngine {
+    match raw {
+        raw::InboxEngine::Disk => InboxEngine::Disk,
+        raw::InboxEngine::Redis => InboxEngine::Redis,
+    }
 }
 
 pub(super) fn replay_store(raw: raw::ReplayStore) -> ReplayStore {
@@ -106,7 +122,9 @@ fn tls(raw: &raw::Redis, report: &mut Report<'_>) -> Option<Option<TlsSettings>>
 fn notices(raw: &raw::Redis, used_by: &[&str], report: &mut Report<'_>) {
     let mut say = |notice: &str| report.notices.push(notice.into());
     if used_by.is_empty() {
-        say("redis.host is set, but nothing is kept there: see webhooks.replay_store");
+        say(
+            "redis.host is set, but nothing is kept there: see webhooks.replay_store and inbox.engine",
+        );
     }
     say("limits, stream slots and the cache are per node in this version, Redis or not");
     if raw.danger_may_evict {

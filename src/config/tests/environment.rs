@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::{cached, development, errors, from_text, production, production_with, route};
 use crate::cluster::redis::{Address, Needs};
-use crate::config::{Env, LogFormat, ReplayStore};
+use crate::config::{Env, InboxEngine, LogFormat, ReplayStore};
 use crate::kernel::secret::Secret;
 use crate::plan::Then;
 
@@ -152,6 +152,29 @@ fn a_shared_replay_store_needs_a_server_that_keeps_everything() {
         .iter()
         .any(|n| n.contains("danger_may_evict"));
     assert!(told, "{:?}", config.notices);
+}
+
+#[test]
+fn a_shared_inbox_needs_a_durable_server_and_a_shared_replay_store() {
+    let inbox = "[inbox]\nengine = \"redis\"\n";
+    let text = errors(production_with(inbox, REDIS));
+    assert!(
+        text.contains("must share what they have accepted"),
+        "{text}"
+    );
+    let both = format!("{inbox}[webhooks]\nreplay_store = \"redis\"\n");
+    let text = errors(production_with(&both, &[]));
+    assert!(text.contains("inbox.engine: there is no Redis"), "{text}");
+    let config = production_with(&both, REDIS).unwrap();
+    assert_eq!(config.inbox.engine, InboxEngine::Redis);
+    let everything = Needs {
+        no_eviction: true,
+        durable: true,
+    };
+    assert_eq!(config.redis.unwrap().needs, everything);
+    let accepted = format!("{both}[redis]\ndanger_not_durable = true\n");
+    let config = production_with(&accepted, REDIS).unwrap();
+    assert!(!config.redis.unwrap().needs.durable);
 }
 
 #[test]

@@ -64,6 +64,10 @@ static STATS: LazyLock<Script> = script!("stats");
 static NEXT_DUE: LazyLock<Script> = script!("next_due");
 static RELEASE: LazyLock<Script> = script!("release");
 
+/// Far longer than a node that is alive could be kept from saying so, and than Redis may be away
+/// without a second delivery of what is in flight.
+pub const LEASE: Duration = Duration::from_secs(30);
+
 /// What an inbox on Redis is opened with.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -73,8 +77,7 @@ pub struct Settings {
     /// Of it `disk_free_bytes_min` means nothing here.
     pub policy: Policy,
     pub clock: Clock,
-    /// How long after its last sign of life a node's claims go to others. Far longer than the node
-    /// could be kept from running.
+    /// How long after its last sign of life a node's claims go to others: [`LEASE`] but in tests.
     pub lease: Duration,
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use maitred::kernel::clock::{Clock, UnixMs};
 use maitred::webhook::inbox::redis::Settings;
 use maitred::webhook::inbox::{
-    Attempt, Claimed, DeadReason, EntryId, Event, Filter, Health, Inbox, Memory, MemoryOf, Order,
-    Outcome, Policy, Selection, Settlement, Spread, Standing, State, Unwritable,
+    Attempt, Claimed, DeadReason, EntryId, Event, Health, Inbox, Memory, MemoryOf, Outcome, Policy,
+    Selection, Settlement, Spread, Standing, State, Unwritable,
 };
 use maitred::webhook::replay::{self, ReplayKey, Store};
 use maitred::webhook::scheme::OnReplay;
@@ -379,4 +379,37 @@ async fn without_memory_an_event_is_refused_whole() {
         .append(event("billing", "evt", b"{}"), Vec::new())
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_inbox_writes_nothing() {
+    let server = RedisServer::start(&[]).await;
+    let node = server.node().await;
+    let inbox = open(&node, "test", Policy::default(), SHORT_LEASE);
+    let written = async || -> u64 {
+        let info: String = node.redis.call(&redis::cmd("INFO")).await.unwrap();
+        let line = info
+            .lines()
+            .find_map(|l| l.strip_prefix("aof_current_size:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let empty = written().await;
+    inbox
+        .append(event("billing", "evt", b"{}"), Vec::new())
+        .await
+        .unwrap();
+    let claimed = claim(&inbox).await;
+    inbox
+        .settle(vec![(claimed[0].id, delivered())], NOW)
+        .await
+        .unwrap();
+    assert!(claim(&inbox).await.is_empty());
+    let before = written().await;
+    assert!(before > empty);
+    for _ in 0..50 {
+        assert!(claim(&inbox).await.is_empty());
+        assert_eq!(inbox.next_due("api").await, None);
+        inbox.expire(NOW).await.unwrap();
+    }
+    assert_eq!(written().await, before);
 }
