@@ -10,6 +10,7 @@
 //! server that does not promise so (`cluster::redis::Needs`).
 
 mod answer;
+mod arguments;
 mod keeper;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::command::Command;
-use super::event::{Attempt, Claimed, DeadReason, EntryId, Event, Memory, Settlement, Unwritable};
+use super::event::{Claimed, EntryId, Event, Memory, Settlement, Unwritable};
 use super::key::lane_of;
 use super::operator::{Filter, Order, Page, Shown, Standing, Stats};
 use super::record::encode_event;
@@ -31,6 +32,7 @@ use crate::cluster::redis::{Redis, RedisError};
 use crate::kernel::clock::{Clock, UnixMs};
 use crate::webhook::replay;
 use answer::Bulk;
+use arguments::Arguments;
 
 /// Bodies of one claim; one entry more may be taken.
 const CLAIM_BYTES_MAX: usize = 4 << 20;
@@ -447,58 +449,3 @@ fn unwritable(error: RedisError) -> Unwritable {
 fn unreadable(error: RedisError) -> Unreadable {
     Unreadable(error.to_string())
 }
-
-/// Arguments of a script, in the order in which it names them.
-#[derive(Default)]
-struct Arguments(Vec<Vec<u8>>);
-
-impl Arguments {
-    fn text(&mut self, text: &str) -> &mut Self {
-        self.bytes(text.as_bytes().to_vec())
-    }
-
-    fn number(&mut self, number: impl ToString) -> &mut Self {
-        self.bytes(number.to_string().into_bytes())
-    }
-
-    fn bytes(&mut self, bytes: Vec<u8>) -> &mut Self {
-        self.0.push(bytes);
-        self
-    }
-
-    /// Verb, attempt, its time, due, reason.
-    fn settlement(&mut self, settlement: &Settlement) -> &mut Self {
-        match settlement {
-            Settlement::Unclaim => self.text("unclaim").text("").text("").text("").text(""),
-            Settlement::Delivered(attempt) => {
-                self.text("delivered").attempt(attempt).text("").text("")
-            }
-            Settlement::Retry {
-                attempt,
-                due,
-                yield_order,
-            } => self
-                .text(if *yield_order { "yield" } else { "retry" })
-                .attempt(attempt)
-                .number(due.0)
-                .text(""),
-            Settlement::Dead { attempt, reason } => self
-                .text("dead")
-                .attempt(attempt)
-                .text("")
-                .text(answer::reason_name(*reason)),
-        }
-    }
-
-    fn attempt(&mut self, attempt: &Attempt) -> &mut Self {
-        self.text(&answer::attempt_text(attempt))
-            .number(attempt.at.0)
-    }
-}
-
-/// Named here, so that both directions are in one place.
-const REASONS: [(DeadReason, &str); 3] = [
-    (DeadReason::Refused, "refused"),
-    (DeadReason::AttemptsExhausted, "attempts_exhausted"),
-    (DeadReason::TooOld, "too_old"),
-];

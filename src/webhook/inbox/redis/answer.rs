@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::REASONS;
 use crate::kernel::clock::UnixMs;
 use crate::webhook::inbox::Unreadable;
 use crate::webhook::inbox::event::{Attempt, Claimed, DeadReason, EntryId, Outcome};
@@ -19,6 +18,13 @@ pub(super) type Bulk = Vec<u8>;
 
 /// Longest words kept of an attempt without an answer.
 const WORDS_BYTES_MAX: usize = 200;
+
+/// Named here, so that both directions are in one place.
+const REASONS: [(DeadReason, &str); 3] = [
+    (DeadReason::Refused, "refused"),
+    (DeadReason::AttemptsExhausted, "attempts_exhausted"),
+    (DeadReason::TooOld, "too_old"),
+];
 
 /// As the scripts write it.
 pub(super) fn name(id: EntryId) -> String {
