@@ -30,7 +30,7 @@ pub use source::ConfigSource;
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
 use crate::webhook::{self, dispatch};
-use crate::{auth, guard, limit, listener, upstream};
+use crate::{auth, cluster, guard, limit, listener, upstream};
 
 /// A configuration that was checked whole: every reference resolves, every value is in range.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ pub struct Config {
     pub replay: ReplayLimits,
     /// How stored webhooks are delivered.
     pub dispatch: Arc<dispatch::Policy>,
+    /// The server that several nodes share.
+    pub redis: Option<cluster::redis::Settings>,
     pub inbox: Inbox,
     pub routes: Vec<Route>,
     pub drain: Drain,
@@ -117,20 +119,41 @@ pub struct CacheLimits {
     pub lock_timeout_ms: u64,
 }
 
-/// Bounds of the replay store.
+/// Where accepted webhooks are remembered, and how many.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ReplayLimits {
     /// Entries kept at most; when full, new webhooks are refused with 503.
     pub entries_max: usize,
+    pub store: ReplayStore,
+}
+
+/// Where accepted webhooks are remembered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReplayStore {
+    /// In this process.
+    Local,
+    /// On `Config::redis`, which is there then.
+    Redis,
 }
 
 /// Where accepted webhooks are kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inbox {
+    pub engine: InboxEngine,
+    /// Of the engine on disk.
     pub path: PathBuf,
     pub policy: webhook::inbox::Policy,
     /// Not delivered at this age, an event is dead.
     pub age_max_s: u32,
+}
+
+/// Where webhooks are kept until they are delivered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InboxEngine {
+    /// In a folder.
+    Disk,
+    /// On `Config::redis`, which is there then; so is the replay store.
+    Redis,
 }
 
 /// What happens between SIGTERM and exit.

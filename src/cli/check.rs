@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_NO, Failure, Output};
-use crate::config::{Config, ConfigSource, Environment};
+use crate::cluster::redis::{Redis, Settings};
+use crate::config::{Config, ConfigSource, Environment, InboxEngine};
 use crate::egress::Address;
 use crate::kernel::clock::{Clock, UnixMs};
+use crate::kernel::id::Random;
 use crate::listener::cert::CertStore;
 
 /// Below this a certificate is about to end.
@@ -101,9 +103,12 @@ fn look(config: &Config, source: &ConfigSource, args: &Args, now: UnixMs) -> Vec
     lines.extend(certificates(config, now));
     if !args.offline {
         lines.extend(upstreams(config));
+        lines.extend(config.redis.clone().map(redis));
     }
     let mut directories = BTreeSet::from([directory_of(&config.upgrade_socket)]);
-    directories.insert(&config.inbox.path);
+    if config.inbox.engine == InboxEngine::Disk {
+        directories.insert(&config.inbox.path);
+    }
     if let Some(api) = &config.embedded_api {
         let file = api.database_url.strip_prefix("sqlite://");
         let path = file.map(|f| Path::new(f.split('?').next().unwrap_or(f)));
@@ -231,6 +236,25 @@ fn upstreams(config: &Config) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// Connects, and judges the server as the edge will.
+fn redis(settings: Settings) -> Line {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answer = match (
+        Redis::new(settings, Clock::system(), Random::from_os()),
+        runtime,
+    ) {
+        (Ok(redis), Ok(runtime)) => runtime.block_on(redis.probe()).map_err(|e| e.to_string()),
+        (Err(error), _) => Err(error.to_string()),
+        (_, Err(error)) => Err(error.to_string()),
+    };
+    match answer {
+        Ok(()) => Line::new("redis", Verdict::Ok, "answers, and keeps what it is given"),
+        Err(why) => Line::new("redis", Verdict::Fail, why),
+    }
 }
 
 fn reach(address: &Address, wait: Duration) -> Result<(), String> {

@@ -375,16 +375,22 @@ impl std::fmt::Debug for Redis {
 
 fn error(error: ::redis::RedisError) -> RedisError {
     let text = error.to_string();
-    match error.kind() {
-        ErrorKind::Io => RedisError::Broken(text),
-        ErrorKind::Parse => RedisError::Broken(text),
-        ErrorKind::Server(
-            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly,
-        ) => RedisError::Broken(text),
-        _ if error.code() == Some("OOM") || text.contains("OOM command not allowed") => {
-            RedisError::Full
-        }
-        _ if error.is_unrecoverable_error() => RedisError::Broken(text),
-        _ => RedisError::Refused(text),
+    // Such a server is none to go on with: it loads its data, or became a replica.
+    let unfit = [
+        ServerErrorKind::BusyLoading,
+        ServerErrorKind::MasterDown,
+        ServerErrorKind::ReadOnly,
+    ];
+    let kind = error.kind();
+    let broken = error.is_unrecoverable_error()
+        || [ErrorKind::Io, ErrorKind::Parse].contains(&kind)
+        || unfit.iter().any(|unfit| kind == ErrorKind::Server(*unfit));
+    // From within a script it comes with the script's own words around it.
+    if error.code() == Some("OOM") || text.contains("OOM command not allowed") {
+        RedisError::Full
+    } else if broken {
+        RedisError::Broken(text)
+    } else {
+        RedisError::Refused(text)
     }
 }

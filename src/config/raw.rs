@@ -3,6 +3,7 @@
 //! values (`resolve` does).
 
 mod edge;
+mod shared;
 mod traffic;
 mod trust;
 
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use edge::*;
+pub use shared::*;
 pub use traffic::*;
 pub use trust::*;
 
@@ -65,6 +67,7 @@ pub struct File {
     pub drain: Drain,
     pub log: Log,
     pub telemetry: Telemetry,
+    #[schemars(extend("x-reload" = "restart"))]
     pub redis: Redis,
     #[schemars(extend("x-reload" = "restart"))]
     pub embedded_api: EmbeddedApi,

@@ -3,6 +3,7 @@
 
 mod edge;
 mod route;
+mod shared;
 mod traffic;
 mod trust;
 
@@ -152,6 +153,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
     trust::schemes(file, report);
     let routes = route::routes(file, env, &classes, report);
     let dispatch = traffic::dispatch(file, &routes, report);
+    let redis = shared::redis(file, env, report);
     let log = edge::log(&file.log, report);
     edge::notices(file, report);
     Some(Config {
@@ -174,6 +176,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         cache,
         replay: traffic::replay(file),
         dispatch: Arc::new(dispatch),
+        redis: redis?,
         inbox: traffic::inbox(&file.inbox),
         routes,
         drain,

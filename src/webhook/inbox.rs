@@ -25,6 +25,7 @@ mod memory;
 mod operator;
 mod read;
 mod record;
+pub mod redis;
 mod rows;
 mod state;
 mod step;
@@ -186,6 +187,8 @@ pub struct Unreadable(pub String);
 pub enum Inbox {
     /// On this machine's disk.
     Local(Local),
+    /// Shared by several nodes.
+    Redis(redis::OnRedis),
     /// Without a disk, for tests.
     #[cfg(test)]
     Memory(memory::InMemory),
@@ -199,6 +202,13 @@ impl Inbox {
     /// [`OpenError`] says what to do.
     pub async fn open(settings: Settings) -> Result<Opened, OpenError> {
         Local::open(settings).await
+    }
+
+    /// The inbox that all nodes with the same server, database and prefix share. Needs a Tokio
+    /// runtime; the server may be away.
+    #[must_use]
+    pub fn on_redis(settings: redis::Settings) -> Self {
+        Self::Redis(redis::OnRedis::open(settings))
     }
 
     /// An empty inbox without a disk.
@@ -234,12 +244,7 @@ impl Inbox {
     /// # Errors
     /// [`Unwritable`]: nothing is promised, the provider must try again. It may be kept all the same.
     pub async fn append(&self, event: Event, memories: Vec<Memory>) -> Result<EntryId, Unwritable> {
-        let command = Command::Append { event, memories };
-        let id = match self {
-            Self::Local(local) => local.offer(command).await,
-            #[cfg(test)]
-            Self::Memory(memory) => memory.run(&command),
-        };
+        let id = self.offer(Command::Append { event, memories }).await;
         id.map(EntryId)
     }
 
@@ -248,13 +253,7 @@ impl Inbox {
     /// # Errors
     /// As for [`Self::append`].
     pub async fn remember(&self, memories: Vec<Memory>) -> Result<(), Unwritable> {
-        let command = Command::Remember(memories);
-        let done = match self {
-            Self::Local(local) => local.offer(command).await,
-            #[cfg(test)]
-            Self::Memory(memory) => memory.run(&command),
-        };
-        done.map(drop)
+        self.offer(Command::Remember(memories)).await.map(drop)
     }
 
     /// Up to `max` entries for `destination` that are due at `now`, those due first before others.
@@ -262,6 +261,7 @@ impl Inbox {
     pub async fn claim(&self, destination: &str, max: usize, now: UnixMs) -> Vec<Claimed> {
         match self {
             Self::Local(local) => local.claim(destination, max, now).await,
+            Self::Redis(redis) => redis.claim(destination, max, now).await,
             #[cfg(test)]
             Self::Memory(memory) => memory.claim(destination, max, now),
         }
@@ -269,6 +269,9 @@ impl Inbox {
 
     /// When the first unclaimed entry for `destination` is due.
     pub async fn next_due(&self, destination: &str) -> Option<UnixMs> {
+        if let Self::Redis(redis) = self {
+            return redis.next_due(destination).await;
+        }
         let destination = destination.to_owned();
         let work = move |rows: &dyn rows::StoredRows, ledger: &_| {
             read::next_due(rows, ledger, &destination)
@@ -281,6 +284,7 @@ impl Inbox {
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         match self {
             Self::Local(local) => local.subscribe(),
+            Self::Redis(redis) => redis.subscribe(),
             #[cfg(test)]
             Self::Memory(memory) => memory.subscribe(),
         }
@@ -307,6 +311,7 @@ impl Inbox {
         while self.run(Command::Expire { now }).await? > 0 {}
         match self {
             Self::Local(local) => local.compact_if_wasteful().await,
+            Self::Redis(_) => {}
             #[cfg(test)]
             Self::Memory(_) => {}
         }
@@ -325,6 +330,9 @@ impl Inbox {
         cursor: Option<EntryId>,
         limit: usize,
     ) -> Result<Page, Unreadable> {
+        if let Self::Redis(redis) = self {
+            return redis.list(&filter, cursor, limit).await;
+        }
         self.read(move |rows, ledger| read::list(rows, ledger, &filter, cursor, limit))
             .await
     }
@@ -334,6 +342,9 @@ impl Inbox {
     /// # Errors
     /// [`Unreadable`].
     pub async fn show(&self, id: EntryId) -> Result<Option<Shown>, Unreadable> {
+        if let Self::Redis(redis) = self {
+            return redis.show(id).await;
+        }
         self.read(move |rows, _| read::show(rows, id)).await
     }
 
@@ -396,6 +407,9 @@ impl Inbox {
     /// # Errors
     /// [`Unreadable`].
     pub async fn stats(&self) -> Result<Stats, Unreadable> {
+        if let Self::Redis(redis) = self {
+            return redis.stats().await;
+        }
         self.read(|rows, ledger| {
             Ok(Stats {
                 endpoints: read::stats(rows, ledger)?,
@@ -413,6 +427,7 @@ impl Inbox {
     pub fn health(&self) -> watch::Receiver<Health> {
         match self {
             Self::Local(local) => local.health(),
+            Self::Redis(redis) => redis.health(),
             #[cfg(test)]
             Self::Memory(_) => watch::Sender::new(Health::Ready).subscribe(),
         }
@@ -424,6 +439,7 @@ impl Inbox {
     pub async fn release(&self) {
         match self {
             Self::Local(local) => local.release().await,
+            Self::Redis(redis) => redis.release().await,
             #[cfg(test)]
             Self::Memory(_) => {}
         }
@@ -436,14 +452,29 @@ impl Inbox {
     pub async fn resume(&self) -> Result<(), OpenError> {
         match self {
             Self::Local(local) => local.resume().await,
+            Self::Redis(redis) => {
+                redis.resume();
+                Ok(())
+            }
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// For what must not wait in a queue.
+    async fn offer(&self, command: Command) -> Result<u64, Unwritable> {
+        match self {
+            Self::Local(local) => local.offer(command).await,
+            Self::Redis(redis) => redis.run(command).await,
+            #[cfg(test)]
+            Self::Memory(memory) => memory.run(&command),
         }
     }
 
     async fn run(&self, command: Command) -> Result<u64, Unwritable> {
         match self {
             Self::Local(local) => local.run(command).await,
+            Self::Redis(redis) => redis.run(command).await,
             #[cfg(test)]
             Self::Memory(memory) => memory.run(&command),
         }
@@ -460,6 +491,7 @@ impl Inbox {
     ) -> Result<T, Unreadable> {
         match self {
             Self::Local(local) => local.read(move |disk, ledger| work(disk, ledger)).await,
+            Self::Redis(_) => Err(Unreadable("Redis has no rows".into())),
             #[cfg(test)]
             Self::Memory(memory) => memory.read(work),
         }

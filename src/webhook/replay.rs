@@ -23,6 +23,7 @@ use super::verify::Verified;
 use crate::cluster::redis::Redis;
 use crate::kernel::clock::UnixMs;
 use local::Local;
+pub(in crate::webhook) use redis::{MARGIN_MS as SHARED_MARGIN_MS, key as shared_key};
 
 /// Names signed bytes at an endpoint: a SHA-256.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -183,7 +184,7 @@ impl Store {
     /// Number of remembered messages, for the metric; `None` where it is not this process that
     /// remembers them.
     #[must_use]
-    pub fn len(&self) -> Option<usize> {
+    pub fn remembered(&self) -> Option<usize> {
         match &self.0 {
             Backend::Local(store) => Some(store.len()),
             Backend::Redis(_) => None,

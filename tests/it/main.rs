@@ -14,6 +14,9 @@
     reason = "tests stand outside and read the real clock"
 )]
 
+// Under these names the conformance suite of the inbox, which is part of the library, finds its nouns.
+use maitred::{kernel, webhook};
+
 #[allow(dead_code, reason = "a harness offers more than each moment uses")]
 mod harness;
 

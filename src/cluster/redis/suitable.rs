@@ -71,9 +71,10 @@ pub(super) async fn check(
 
 /// A server that says no has answered; a connection that broke has not.
 fn unless_forbidden(error: ::redis::RedisError) -> Result<(), RedisError> {
-    match super::error(error) {
-        RedisError::Refused(_) => Ok(()),
-        other => Err(other),
+    let error = super::error(error);
+    match matches!(error, RedisError::Refused(_)) {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 

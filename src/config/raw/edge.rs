@@ -3,8 +3,6 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::SecretSource;
-
 /// The process.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -206,23 +204,6 @@ pub struct Telemetry {
     /// Export of traces over OTLP. Not available yet: accepted, and `check` says that it does
     /// nothing.
     pub tracing: bool,
-}
-
-/// The store that several nodes share. Not available yet: accepted, and `check` says that every
-/// node counts for itself.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Redis {
-    /// Host name; blank = none.
-    pub host: String,
-    /// Port.
-    #[schemars(range(min = 1))]
-    pub port: u16,
-    /// Database number.
-    pub db: u32,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-    pub password: SecretSource,
 }
 
 /// `chefcloud-api` inside this process, for the one-command start.

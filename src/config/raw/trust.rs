@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{InboxEngine, ReplayStore};
+
 /// Where a secret is found: the variable, else the file, else (development only) the text itself.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -122,9 +124,13 @@ pub struct Webhooks {
     /// `false` is refused in production. In development it is accepted and changes nothing in this
     /// version: every webhook is verified, and `maitred sign` makes one that passes.
     pub signature_required: bool,
-    /// Replay entries kept at most; when full, new webhooks get 503.
+    /// Replay entries kept at most by this process; when full, new webhooks get 503. On Redis it is
+    /// `maxmemory` that bounds them.
     #[schemars(range(min = 1_000), extend("x-reload" = "restart"))]
     pub replay_entries_max: u64,
+    /// Where accepted webhooks are remembered.
+    #[schemars(extend("x-reload" = "restart"))]
+    pub replay_store: ReplayStore,
     /// Where providers post to.
     pub endpoints: BTreeMap<String, Endpoint>,
 }
@@ -133,7 +139,9 @@ pub struct Webhooks {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inbox {
-    /// Folder on a local disk, for this process alone; made at start. Who can read it can read the
+    /// Where they are kept.
+    pub engine: InboxEngine,
+    /// `disk`: folder on a local disk, for this process alone; made at start. Who can read it can read the
     /// webhooks in it.
     #[schemars(length(min = 1))]
     pub path: String,
@@ -154,7 +162,7 @@ pub struct Inbox {
     pub delivered_keep_s: u32,
     /// What delivered ones take; beyond it the oldest are removed before their time.
     pub delivered_bytes_max: u64,
-    /// With less free space on the disk than this, new webhooks get 503. Deliveries need some of it.
+    /// `disk`: with less free space on the disk than this, new webhooks get 503. Deliveries need some of it.
     pub disk_free_bytes_min: u64,
 }
 

@@ -323,13 +323,6 @@ pub(super) fn threads(raw: &raw::Server) -> usize {
 
 /// What is accepted and yet not what its author may expect.
 pub(super) fn notices(file: &raw::File, report: &mut Report<'_>) {
-    if !file.redis.host.is_empty() {
-        report.notices.push(
-            "redis.host is set, but this version has no shared store yet: limits, replay protection \
-             and cache are per node"
-                .into(),
-        );
-    }
     if file.telemetry.tracing {
         report
             .notices

@@ -203,6 +203,7 @@ pub(super) fn replay(file: &raw::File) -> ReplayLimits {
     let entries = file.webhooks.replay_entries_max;
     ReplayLimits {
         entries_max: usize::try_from(entries).unwrap_or(usize::MAX),
+        store: super::shared::replay_store(file.webhooks.replay_store),
     }
 }
 
@@ -249,6 +250,7 @@ pub(super) fn dispatch(
 /// Where accepted webhooks are kept.
 pub(super) fn inbox(raw: &raw::Inbox) -> Inbox {
     Inbox {
+        engine: super::shared::inbox_engine(raw.engine),
         path: PathBuf::from(&raw.path),
         policy: webhook::inbox::Policy {
             entries_max: raw.entries_max,

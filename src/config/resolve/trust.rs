@@ -139,7 +139,12 @@ pub(super) fn delivery_secret(
 
 const GENERATE: &str = "openssl rand -hex 32";
 
-fn find(key: &str, raw: &raw::SecretSource, env: &Env, report: &mut Report<'_>) -> Option<Found> {
+pub(super) fn find(
+    key: &str,
+    raw: &raw::SecretSource,
+    env: &Env,
+    report: &mut Report<'_>,
+) -> Option<Found> {
     if raw.danger_secret.is_some() && report.production() {
         report.error(
             &format!("{key}.danger_secret"),

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::{cached, development, errors, from_text, production, production_with, route};
-use crate::config::{Env, LogFormat};
+use crate::cluster::redis::{Address, Needs};
+use crate::config::{Env, InboxEngine, LogFormat, ReplayStore};
+use crate::kernel::secret::Secret;
 use crate::plan::Then;
 
 #[test]
@@ -106,19 +108,86 @@ fn a_variable_for_a_key_that_is_not_there_is_an_error() {
     );
 }
 
+const REDIS: &[(&str, &str)] = &[
+    ("REDIS_HOST", "redis.internal"),
+    ("REDIS_PORT", "6380"),
+    ("REDIS_DB", "1"),
+    ("REDIS_TLS", "true"),
+    ("REDIS_PASSWORD", "secret"),
+];
+
 #[test]
-fn a_shared_store_is_accepted_and_said_to_be_missing() {
-    let config = production(&[
-        ("REDIS_HOST", "redis.internal"),
-        ("REDIS_PORT", "6380"),
-        ("REDIS_DB", "1"),
-        ("REDIS_TLS", "true"),
-        ("REDIS_PASSWORD", "secret"),
-        ("ENABLE_TRACING", "1"),
-    ])
-    .unwrap();
-    assert_eq!(config.notices.len(), 2, "{:?}", config.notices);
-    assert!(config.notices[0].contains("no shared store yet"));
+fn a_redis_that_nothing_uses_is_said_to_be_idle() {
+    let config = production(REDIS).unwrap();
+    let settings = config.redis.unwrap();
+    let expected = Address::Tcp {
+        host: "redis.internal".into(),
+        port: 6380,
+    };
+    assert_eq!((settings.address, settings.db), (expected, 1));
+    assert!(settings.tls.is_some());
+    assert_eq!(settings.password, Some(Secret::new("secret")));
+    assert_eq!(settings.needs, Needs::default(), "it may be any server");
+    let idle = config.notices.iter().any(|n| n.contains("nothing is kept"));
+    assert!(idle, "{:?}", config.notices);
+    assert_eq!(production(&[]).unwrap().redis, None);
+}
+
+#[test]
+fn a_shared_replay_store_needs_a_server_that_keeps_everything() {
+    let shared = "[webhooks]\nreplay_store = \"redis\"\n";
+    let text = errors(production_with(shared, &[]));
+    assert!(
+        text.contains("webhooks.replay_store: there is no Redis"),
+        "{text}"
+    );
+    let config = production_with(shared, REDIS).unwrap();
+    assert_eq!(config.replay.store, ReplayStore::Redis);
+    assert!(config.redis.unwrap().needs.no_eviction);
+    let accepted = format!("{shared}[redis]\ndanger_may_evict = true\n");
+    let config = production_with(&accepted, REDIS).unwrap();
+    assert!(!config.redis.unwrap().needs.no_eviction);
+    let told = config
+        .notices
+        .iter()
+        .any(|n| n.contains("danger_may_evict"));
+    assert!(told, "{:?}", config.notices);
+}
+
+#[test]
+fn a_shared_inbox_needs_a_durable_server_and_a_shared_replay_store() {
+    let inbox = "[inbox]\nengine = \"redis\"\n";
+    let text = errors(production_with(inbox, REDIS));
+    assert!(
+        text.contains("must share what they have accepted"),
+        "{text}"
+    );
+    let both = format!("{inbox}[webhooks]\nreplay_store = \"redis\"\n");
+    let text = errors(production_with(&both, &[]));
+    assert!(text.contains("inbox.engine: there is no Redis"), "{text}");
+    let config = production_with(&both, REDIS).unwrap();
+    assert_eq!(config.inbox.engine, InboxEngine::Redis);
+    let everything = Needs {
+        no_eviction: true,
+        durable: true,
+    };
+    assert_eq!(config.redis.unwrap().needs, everything);
+    let accepted = format!("{both}[redis]\ndanger_not_durable = true\n");
+    let config = production_with(&accepted, REDIS).unwrap();
+    assert!(!config.redis.unwrap().needs.durable);
+}
+
+#[test]
+fn where_redis_is_must_be_said_whole() {
+    for (redis, mentions) in [
+        ("host = \"redis:6379\"", "redis.host"),
+        ("host = \"unix:redis.sock\"", "absolute path"),
+        ("host = \"unix:/redis.sock\"\ntls = true", "redis.tls"),
+        ("host = \"redis\"\nca_file = \"ca.pem\"", "redis.ca_file"),
+    ] {
+        let text = errors(production_with(&format!("[redis]\n{redis}\n"), &[]));
+        assert!(text.contains(mentions), "{text}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("com
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
 /// How far the clocks of two nodes may differ.
-const MARGIN_MS: i64 = 60_000;
+pub(in crate::webhook) const MARGIN_MS: i64 = 60_000;
 /// How often a commit or a release is tried in the background, and the first pause between two tries.
 const SETTLE_TRIES: u32 = 10;
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
