@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 
 use super::client::Client;
@@ -15,7 +16,7 @@ use crate::config::{Config, ConfigSource};
 use crate::kernel::clock::Clock;
 use crate::plan::Then;
 use crate::webhook;
-use crate::webhook::sign::{Unsigned, sign as make};
+use crate::webhook::sign::{Signed, Unsigned, sign as make};
 
 /// As much as any endpoint could take.
 const BODY_BYTES_MAX: u64 = 67_108_864;
@@ -55,8 +56,6 @@ struct Event {
     id: String,
 }
 
-type Headers = Vec<(HeaderName, HeaderValue)>;
-
 pub(super) fn sign(
     args: &SignArgs,
     source: &ConfigSource,
@@ -64,22 +63,25 @@ pub(super) fn sign(
 ) -> Result<ExitCode, Failure> {
     let config = source.load()?;
     let body = read(&args.event.body)?;
-    let headers = headers(&config, &args.event, &body)?;
+    let signed = signed(&config, &args.event, &body)?;
     let (base, ca) = place::whereabouts(&config, args.base.as_deref(), None);
-    output.line(&format!("curl -sS {} \\", quote(&url(&base, &args.event))))?;
+    let url = url(&base, &args.event, &signed);
+    output.line(&format!("curl -sS {} \\", quote(&url)))?;
     if let Some(ca) = ca {
         output.line(&format!(
             "  --cacert {} \\",
             quote(&ca.display().to_string())
         ))?;
     }
-    output.line("  -H 'content-type: application/json' \\")?;
-    for (name, value) in &headers {
+    for (name, value) in with_content_type(&signed) {
         let value = value.to_str().unwrap_or_default();
         output.line(&format!("  -H {} \\", quote(&format!("{name}: {value}"))))?;
     }
-    let file = args.event.body.display().to_string();
-    output.line(&format!("  --data-binary {}", quote(&format!("@{file}"))))?;
+    let data = match &signed.body {
+        Some(body) => String::from_utf8_lossy(body).into_owned(),
+        None => format!("@{}", args.event.body.display()),
+    };
+    output.line(&format!("  --data-binary {}", quote(&data)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -90,12 +92,12 @@ pub(super) fn send(
 ) -> Result<ExitCode, Failure> {
     let config = source.load()?;
     let body = read(&args.event.body)?;
-    let headers = headers(&config, &args.event, &body)?;
+    let signed = signed(&config, &args.event, &body)?;
     let (base, ca) = place::whereabouts(&config, args.base.as_deref(), args.ca.as_deref());
     let client = Client::new(ca.as_deref()).map_err(Failure::Usage)?;
-    let answer = client
-        .post(&url(&base, &args.event), &headers, Bytes::from(body))
-        .map_err(Failure::No)?;
+    let (url, headers) = (url(&base, &args.event, &signed), with_content_type(&signed));
+    let body = Bytes::from(signed.body.unwrap_or(body));
+    let answer = client.post(&url, &headers, body).map_err(Failure::No)?;
     output.line(&format!(
         "{} {}",
         answer.status,
@@ -110,7 +112,7 @@ pub(super) fn send(
     }
 }
 
-fn headers(config: &Config, event: &Event, body: &[u8]) -> Result<Headers, Failure> {
+fn signed(config: &Config, event: &Event, body: &[u8]) -> Result<Signed, Failure> {
     let endpoint = endpoint(config, &event.endpoint)?;
     let now = Clock::system().unix();
     let secret = endpoint
@@ -166,8 +168,22 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
-fn url(base: &str, event: &Event) -> String {
-    format!("{}/webhooks/{}", base.trim_end_matches('/'), event.endpoint)
+/// The headers to send; JSON unless the scheme wants something else.
+fn with_content_type(signed: &Signed) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = signed.headers.clone();
+    if !headers.iter().any(|(name, _)| *name == CONTENT_TYPE) {
+        headers.insert(
+            0,
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        );
+    }
+    headers
+}
+
+fn url(base: &str, event: &Event, signed: &Signed) -> String {
+    let query = signed.query.as_ref().map(|q| format!("?{q}"));
+    let (base, query) = (base.trim_end_matches('/'), query.unwrap_or_default());
+    format!("{base}/webhooks/{}{query}", event.endpoint)
 }
 
 /// For a POSIX shell.

@@ -3,6 +3,7 @@
 
 mod edge;
 mod route;
+mod special;
 mod traffic;
 mod trust;
 

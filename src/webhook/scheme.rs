@@ -196,6 +196,18 @@ impl Scheme {
         self.signed.has_body()
     }
 
+    /// How a secret's text becomes key bytes.
+    #[must_use]
+    pub fn key_form(&self) -> KeyForm {
+        self.key
+    }
+
+    /// Whether its MAC is HMAC-SHA256.
+    #[must_use]
+    pub fn is_hmac_sha256(&self) -> bool {
+        self.alg == Alg::HmacSha256
+    }
+
     /// Rules that concern several keys at once.
     fn check_whole(&self, unsigned_body: bool, errors: &mut Vec<SchemeError>) {
         self.check_coverage(unsigned_body, errors);

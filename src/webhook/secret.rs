@@ -26,6 +26,7 @@ pub struct ActiveSecret {
     secret: Secret,
     not_before: Option<UnixMs>,
     not_after: Option<UnixMs>,
+    key_id: Option<Arc<str>>,
 }
 
 impl ActiveSecret {
@@ -42,6 +43,7 @@ impl ActiveSecret {
             secret: key,
             not_before: None,
             not_after: None,
+            key_id: None,
         })
     }
 
@@ -51,6 +53,25 @@ impl ActiveSecret {
         self.not_before = not_before;
         self.not_after = not_after;
         self
+    }
+
+    /// The same secret with the name by which the provider calls it in its signatures.
+    #[must_use]
+    pub fn called(mut self, key_id: Option<&str>) -> Self {
+        self.key_id = key_id.map(Arc::from);
+        self
+    }
+
+    /// What the provider calls it.
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// Whether the provider means this secret.
+    pub(super) fn is_called(&self, key_id: &[u8]) -> bool {
+        self.key_id
+            .as_ref()
+            .is_some_and(|id| id.as_bytes() == key_id)
     }
 
     /// The name, for metrics.
@@ -71,7 +92,7 @@ impl ActiveSecret {
         self.key.mac(pieces)
     }
 
-    /// The token that an `equal` scheme sends; for `sign` only.
+    /// The secret itself, for what is more than a MAC with it as the key.
     pub(super) fn token(&self) -> &Secret {
         &self.secret
     }

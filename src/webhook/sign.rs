@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::ActiveSecret;
 use super::refusal::Refusal;
 use super::scheme::{Alg, Capture, Inputs, Scheme, TsFrom};
+use super::verifier::Verifier;
 use crate::kernel::clock::UnixMs;
 
 /// What is to be signed.
@@ -18,16 +19,39 @@ pub struct Unsigned<'a> {
     pub body: &'a [u8],
 }
 
-/// The headers that make `request` acceptable to an endpoint with this scheme and secret.
+/// What a signed request has that the unsigned one had not.
+#[derive(Clone, Debug, Default)]
+pub struct Signed {
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// For schemes that put something into it.
+    pub query: Option<String>,
+    /// The body to send instead, for schemes whose signature is inside.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What makes `request` acceptable to an endpoint with this verifier and secret.
 ///
 /// # Errors
-/// A scheme that signs what `request` does not have, e.g. a query parameter.
+/// A scheme that signs what `request` does not have, e.g. a query parameter, or with a key that only
+/// the provider has.
 pub fn sign(
+    verifier: &Verifier,
+    secret: &ActiveSecret,
+    request: &Unsigned<'_>,
+    now: UnixMs,
+) -> Result<Signed, Refusal> {
+    match verifier {
+        Verifier::Grammar(scheme) => by_grammar(scheme, secret, request, now),
+        Verifier::Special(special) => special.sign(secret, request, now),
+    }
+}
+
+fn by_grammar(
     scheme: &Scheme,
     secret: &ActiveSecret,
     request: &Unsigned<'_>,
     now: UnixMs,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+) -> Result<Signed, Refusal> {
     let ts = scheme
         .ts
         .as_ref()
@@ -66,10 +90,11 @@ pub fn sign(
     if let Some(TsFrom::Header(name)) = scheme.ts.as_ref().map(|rule| &rule.from) {
         headers.insert(name.clone(), value(ts.as_bytes())?);
     }
-    Ok(headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect())
+    let lines = headers.iter();
+    Ok(Signed {
+        headers: lines.map(|(n, v)| (n.clone(), v.clone())).collect(),
+        ..Signed::default()
+    })
 }
 
 fn value(bytes: &[u8]) -> Result<HeaderValue, Refusal> {

@@ -12,9 +12,11 @@ use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::covers::Covers;
 use super::refusal::Refusal;
 use super::replay::ReplayKey;
 use super::scheme::{Alg, Capture, IdFrom, Inputs, Scheme, TsFrom, TsRule, header};
+use super::verifier::Verifier;
 use super::{ActiveSecret, Endpoint};
 use crate::kernel::clock::UnixMs;
 
@@ -51,6 +53,8 @@ pub struct Verified {
     pub claimed_id: Option<String>,
     /// Which secret matched, for the metric that shows when an old one is unused.
     pub secret_name: Arc<str>,
+    /// What of the message the provider vouches for.
+    pub covers: Covers,
 }
 
 /// The event's id and what it rests on.
@@ -90,8 +94,19 @@ pub fn verify(
     request: &SignedParts<'_>,
     now: UnixMs,
 ) -> Result<Verified, Refusal> {
-    let scheme = &endpoint.scheme;
     refuse_content_encoding(request.headers)?;
+    match endpoint.scheme.as_ref() {
+        Verifier::Grammar(scheme) => by_grammar(endpoint, scheme, request, now),
+        Verifier::Special(special) => special.verify(endpoint, request, now),
+    }
+}
+
+fn by_grammar(
+    endpoint: &Endpoint,
+    scheme: &Scheme,
+    request: &SignedParts<'_>,
+    now: UnixMs,
+) -> Result<Verified, Refusal> {
     let found = Found::read(scheme, request.headers)?;
     let ts_text = timestamp_text(scheme, &found, request.headers)?;
     let early = scheme
@@ -116,11 +131,15 @@ pub fn verify(
         (Some(_) | None, early) => early,
     };
     let expires_at = match (&scheme.ts, signed_at) {
-        (Some(rule), Some(at)) => Some(check_age(rule, at, now)?),
+        (Some(rule), Some(at)) => Some(check_tolerance((rule.past_s, rule.future_s), at, now)?),
         (Some(_) | None, _) => None,
     };
-    let replay_key = replay_key(endpoint, &pieces, request.body);
-    let (event_id, claimed_id) = event_id(endpoint, request, &replay_key);
+    let unsigned: &[u8] = match scheme.signs_body() {
+        true => &[],
+        false => request.body,
+    };
+    let replay_key = replay_key_over(&endpoint.name, &pieces, unsigned);
+    let (event_id, claimed_id) = event_id(endpoint, scheme, request, &replay_key);
     let secret_name = secret.name().clone();
     Ok(Verified {
         replay_key,
@@ -129,7 +148,18 @@ pub fn verify(
         event_id,
         claimed_id,
         secret_name,
+        covers: covers(scheme),
     })
+}
+
+fn covers(scheme: &Scheme) -> Covers {
+    match (scheme.signs_body(), scheme.alg) {
+        (true, _) => Covers::Body,
+        (false, Alg::Equal) => Covers::Token,
+        (false, Alg::HmacSha256 | Alg::HmacSha512 | Alg::HmacSha1) => {
+            Covers::Fields("of the request only what `signed` of the scheme names")
+        }
+    }
 }
 
 /// The signature is over the bytes on the wire; what a decoder would make of them is not signed.
@@ -276,12 +306,13 @@ fn timestamp_in_body(rule: &TsRule, body: &[u8]) -> Result<UnixMs, Refusal> {
 
 /// The moment from which these bytes are refused as stale. It hangs on the timestamp and not on the
 /// arrival: a message dated ahead stays good for past + future.
-fn check_age(rule: &TsRule, at: UnixMs, now: UnixMs) -> Result<UnixMs, Refusal> {
+pub(super) fn check_tolerance(
+    (past_s, future_s): (u32, u32),
+    at: UnixMs,
+    now: UnixMs,
+) -> Result<UnixMs, Refusal> {
     let age_ms = now.0.saturating_sub(at.0);
-    let (past_ms, future_ms) = (
-        i64::from(rule.past_s) * 1000,
-        i64::from(rule.future_s) * 1000,
-    );
+    let (past_ms, future_ms) = (i64::from(past_s) * 1000, i64::from(future_s) * 1000);
     if age_ms > past_ms {
         return Err(Refusal::Stale {
             age_s: age_ms.unsigned_abs() / 1000,
@@ -297,15 +328,14 @@ fn check_age(rule: &TsRule, at: UnixMs, now: UnixMs) -> Result<UnixMs, Refusal> 
 
 /// SHA-256 over endpoint ‖ signed bytes ‖ body where it is unsigned, each with its length. Not over
 /// the header: one signature has several spellings, and with two secrets one message has two.
-fn replay_key<T: AsRef<[u8]>>(endpoint: &Endpoint, pieces: &[T], body: &[u8]) -> ReplayKey {
+pub(super) fn replay_key_over<T: AsRef<[u8]>>(
+    endpoint: &str,
+    pieces: &[T],
+    unsigned: &[u8],
+) -> ReplayKey {
     let mut hash = Sha256::new();
-    hash_part(&mut hash, &[endpoint.name.as_bytes()]);
+    hash_part(&mut hash, &[endpoint.as_bytes()]);
     hash_part(&mut hash, pieces);
-    let unsigned: &[u8] = if endpoint.scheme.signs_body() {
-        &[]
-    } else {
-        body
-    };
     hash_part(&mut hash, &[unsigned]);
     ReplayKey(hash.finalize().into())
 }
@@ -321,6 +351,7 @@ fn hash_part<T: AsRef<[u8]>>(hash: &mut Sha256, pieces: &[T]) {
 /// The id under which the event is delivered, and the unsigned one if there is one.
 fn event_id(
     endpoint: &Endpoint,
+    scheme: &Scheme,
     request: &SignedParts<'_>,
     key: &ReplayKey,
 ) -> (EventId, Option<String>) {
@@ -333,7 +364,7 @@ fn event_id(
         let id = id.filter(|id| !id.is_empty());
         id.map_or_else(derived, |id| EventId::Signed(portable(endpoint, id)))
     };
-    match &endpoint.scheme.id {
+    match &scheme.id {
         None => (derived(), None),
         Some(IdFrom::SignedHeader(name)) => (signed(header(name)), None),
         Some(IdFrom::SignedJson(pointer)) => (signed(pointer.find(request.body)), None),
@@ -344,7 +375,7 @@ fn event_id(
 
 /// An id travels in headers and, with dots between the parts, in the delivery's signature. One that
 /// cannot is replaced by its digest, which is as stable as the id.
-fn portable(endpoint: &Endpoint, id: String) -> String {
+pub(super) fn portable(endpoint: &Endpoint, id: String) -> String {
     if is_portable(&id) {
         return id;
     }
@@ -354,7 +385,7 @@ fn portable(endpoint: &Endpoint, id: String) -> String {
     format!("evt_{}", hex::encode(hash.finalize()))
 }
 
-fn is_portable(id: &str) -> bool {
+pub(super) fn is_portable(id: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'/' | b'=');
     id.len() <= EVENT_ID_BYTES_MAX && id.bytes().all(plain)
 }

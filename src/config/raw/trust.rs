@@ -40,6 +40,9 @@ pub struct WebhookSecret {
     pub not_before: Option<String>,
     /// RFC 3339: it does not count from then on.
     pub not_after: Option<String>,
+    /// What the provider calls it in its signatures. Braintree: the public key.
+    #[schemars(length(min = 1, max = 128))]
+    pub key_id: Option<String>,
 }
 
 impl WebhookSecret {
@@ -137,8 +140,8 @@ pub struct Endpoint {
     pub scheme: String,
     /// Who sends, as told to the API; absent = the scheme's name.
     pub provider: Option<String>,
-    /// All active secrets; each is tried on every request.
-    #[schemars(length(min = 1, max = 16))]
+    /// All active secrets; each is tried on every request. PayPal: the webhook's id.
+    #[schemars(length(max = 16))]
     pub secrets: Vec<WebhookSecret>,
     /// What happens to a verified event.
     pub mode: Mode,
@@ -154,6 +157,9 @@ pub struct Endpoint {
     /// Whole time for the body to arrive.
     #[schemars(range(min = 100, max = 600_000))]
     pub body_timeout_ms: u64,
+    /// Takes the unsigned verification code that Clover sends while a URL is registered, and writes
+    /// it into the log. Accepted in production, with a notice: switch it off afterwards.
+    pub danger_clover_verification: bool,
 }
 
 /// What happens to a verified event.
@@ -169,9 +175,28 @@ pub enum Mode {
 #[derive(Clone, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
+    /// A provider whose scheme is code and not data. Of the other keys count then `replay`,
+    /// `handshake`, `secret_bytes_min` and what is said to be for that provider.
+    #[serde(skip_serializing)]
+    pub special: Option<Special>,
+    /// What the provider sends to try the URL out, and the edge answers.
+    #[serde(skip_serializing)]
+    pub handshake: Option<Handshake>,
+    /// For `paypal`: exact hosts that its certificates are fetched from.
+    #[serde(skip_serializing)]
+    #[schemars(length(max = 8))]
+    pub certificate_hosts: Vec<String>,
+    /// For `paypal`: PEM file of the authorities that its certificate must come from; absent = those
+    /// that browsers trust.
+    #[serde(skip_serializing)]
+    pub certificate_ca_file: Option<String>,
+    /// For `mollie-classic`: says that these messages are not signed and the API knows. Accepted in
+    /// production, with a notice: the provider offers nothing better.
+    #[serde(skip_serializing)]
+    pub danger_unsigned: bool,
     /// The signature's header; it must come exactly once.
-    #[schemars(length(min = 1))]
-    pub header: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
     /// Separator of several items in that header; absent = the header is one item.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
@@ -205,6 +230,35 @@ pub struct Scheme {
     /// Shortest secret accepted, in bytes.
     #[schemars(range(min = 8, max = 1_024))]
     pub secret_bytes_min: u32,
+}
+
+/// A provider whose scheme is code.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Special {
+    /// Adyen's payments: one signature per item, in the body. Keys are hex.
+    AdyenStandard,
+    /// Each secret has a `key_id`.
+    Braintree,
+    /// Not signed at all; needs `danger_unsigned`.
+    MollieClassic,
+    /// Its secrets are ids of webhooks; needs `certificate_hosts`.
+    Paypal,
+    Toast,
+    /// `alg` is `hmac-sha1` (auth token) or `hmac-sha256` (shared key); the endpoint has a
+    /// `public_url` without query.
+    Twilio,
+}
+
+/// What a provider sends to try a URL out.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Handshake {
+    Slack,
+    Zoom,
+    Discord,
+    /// GET with `bt_challenge`.
+    Braintree,
 }
 
 /// A signed moment.

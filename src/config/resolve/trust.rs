@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Report;
+use super::{Report, special};
 use crate::config::env::Env;
 use crate::config::raw;
 use crate::config::secret::{self, Found};
 use crate::kernel::secret::Secret;
-use crate::webhook::scheme::{Scheme, SchemeSpec, Unit};
+use crate::webhook::Verifier;
+use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec, Unit};
 use crate::{auth, webhook};
 
 /// Shortest secret shared with the API.
@@ -179,7 +180,7 @@ fn long_enough(found: &Found, least: usize) -> Result<(), String> {
 pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
     for (name, raw) in &file.schemes {
         // Which URL a provider has on record is the endpoint's to say.
-        let Err(errors) = Scheme::build(&spec(raw, Some("https://edge.invalid/"))) else {
+        let Err(errors) = verifier(raw, Some("https://edge.invalid/")) else {
             continue;
         };
         for error in errors {
@@ -189,6 +190,19 @@ pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
                 error.hint,
             );
         }
+    }
+}
+
+fn verifier(raw: &raw::Scheme, public_url: Option<&str>) -> Result<Verifier, Vec<SchemeError>> {
+    if let Some(kind) = raw.special {
+        return special::build(kind, raw, public_url).map(Verifier::Special);
+    }
+    let mut errors = special::misplaced(raw);
+    let built = Scheme::build(&spec(raw, public_url));
+    let scheme = built.map_err(|mut e| errors.append(&mut e)).ok();
+    match scheme {
+        Some(scheme) if errors.is_empty() => Ok(Verifier::Grammar(scheme)),
+        Some(_) | None => Err(errors),
     }
 }
 
@@ -222,8 +236,8 @@ pub(super) fn endpoint(
         &file.schemes,
         "scheme",
     )?;
-    let scheme = match Scheme::build(&spec(declared, raw.public_url.as_deref())) {
-        Ok(scheme) => Some(scheme),
+    let verifier = match verifier(declared, raw.public_url.as_deref()) {
+        Ok(verifier) => Some(verifier),
         Err(errors) => {
             // Everything else about the scheme is said once, by `schemes`.
             for e in errors.into_iter().filter(|e| e.key == "public_url") {
@@ -233,12 +247,15 @@ pub(super) fn endpoint(
         }
     };
     let least = usize::try_from(declared.secret_bytes_min).unwrap_or(usize::MAX);
-    let secrets = secrets(&key, raw, scheme.as_ref(), least, env, report);
-    let scheme = scheme?;
+    let secrets = secrets(&key, raw, verifier.as_ref(), least, env, report);
+    let verifier = verifier?;
+    let handshake = special::handshake(&key, declared, raw, &verifier, report);
+    special::notices(&key, declared, report);
     Some(webhook::Endpoint {
         name: Arc::from(name),
         provider: Arc::from(raw.provider.as_ref().unwrap_or(&raw.scheme).as_str()),
-        scheme: Arc::new(scheme),
+        scheme: Arc::new(verifier),
+        handshake,
         secrets,
         mode: match raw.mode {
             raw::Mode::Pass => webhook::Mode::Pass,
@@ -252,7 +269,7 @@ pub(super) fn endpoint(
 fn secrets(
     key: &str,
     raw: &raw::Endpoint,
-    scheme: Option<&Scheme>,
+    verifier: Option<&Verifier>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -269,9 +286,14 @@ fn secrets(
                 "",
             );
         }
-        active.extend(secret(&key, raw, scheme, least, env, report));
+        active.extend(secret(&key, raw, verifier, least, env, report));
     }
-    if active.is_empty() && scheme.is_some() && report.problems.len() == before {
+    let wanted = verifier.is_some_and(Verifier::has_secrets);
+    if verifier.is_some() && !wanted && !raw.secrets.is_empty() {
+        let hint = "secrets = []";
+        report.error(&format!("{key}.secrets"), "this scheme has none", hint);
+    }
+    if active.is_empty() && wanted && report.problems.len() == before {
         report.error(
             &format!("{key}.secrets"),
             "no secret is there, so nothing could be verified",
@@ -284,7 +306,7 @@ fn secrets(
 fn secret(
     key: &str,
     raw: &raw::WebhookSecret,
-    scheme: Option<&Scheme>,
+    verifier: Option<&Verifier>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -307,8 +329,20 @@ fn secret(
     let found = find(key, &raw.source(), env, report)?;
     // Characters and not bytes, so that 16 umlauts are not taken for 32 letters.
     report.take(key, long_enough(&found, least), GENERATE)?;
-    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), scheme?) {
-        Ok(secret) => Some(secret.within(not_before, not_after)),
+    let verifier = verifier?;
+    if let Verifier::Special(special) = verifier
+        && special.names_keys()
+        && raw.key_id.is_none()
+    {
+        let hint = "what the provider calls this key; Braintree: the public key";
+        report.error(&format!("{key}.key_id"), "missing", hint);
+    }
+    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), verifier.keys()) {
+        Ok(secret) => Some(
+            secret
+                .within(not_before, not_after)
+                .called(raw.key_id.as_deref()),
+        ),
         Err(e) => {
             report.error(key, format!("{}: {}", found.source, e.problem), e.hint);
             None

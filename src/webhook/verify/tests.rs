@@ -50,7 +50,8 @@ fn endpoint(spec: &SchemeSpec, secrets: &[&str]) -> Endpoint {
         name: "billing".into(),
         provider: "chefcloud".into(),
         secrets: secrets.iter().enumerate().map(active).collect(),
-        scheme: Arc::new(scheme),
+        scheme: Arc::new(scheme.into()),
+        handshake: None,
         mode: Mode::Pass,
         upstream: "api".into(),
         body_bytes_max: 1 << 20,
@@ -108,6 +109,7 @@ impl Sent {
         };
         let headers = sign(&endpoint.scheme, &endpoint.secrets[0], &unsigned, at).unwrap();
         let headers = headers
+            .headers
             .iter()
             .map(|(n, v)| (n.to_string(), v.as_bytes().to_vec()));
         Self {
