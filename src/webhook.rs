@@ -7,6 +7,7 @@
 
 pub mod delivery;
 pub mod inbox;
+mod key;
 pub mod pointer;
 pub mod refusal;
 pub mod replay;
@@ -21,7 +22,7 @@ pub use refusal::Refusal;
 pub use replay::{Arrival, Reservation};
 pub use scheme::{Scheme, SchemeError, SchemeSpec};
 pub use secret::ActiveSecret;
-pub use verify::{SignedParts, Verified, verify};
+pub use verify::{Head, SignedParts, Verified, Verifier, verify};
 
 /// One configured `/webhooks/{name}`.
 #[derive(Clone, Debug)]
