@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::pointer::Pointer;
 use super::verify::Verified;
-use super::{Endpoint, Verifier};
+use super::{Endpoint, Rules};
 use crate::kernel::clock::UnixMs;
 use crate::kernel::reply::Reply;
 
@@ -51,7 +51,7 @@ pub fn answer(endpoint: &Endpoint, verified: &Verified, body: &[u8]) -> Option<R
 /// it is good for nothing but this.
 #[must_use]
 pub fn challenge(endpoint: &Endpoint, query: &str, now: UnixMs) -> Option<Reply> {
-    let Verifier::Special(special) = endpoint.scheme.as_ref() else {
+    let Rules::Special(special) = endpoint.scheme.as_ref() else {
         return None;
     };
     let asked = endpoint.handshake? == Handshake::Braintree;

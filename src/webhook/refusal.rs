@@ -42,8 +42,6 @@ pub enum Refusal {
     CertificatePlace,
     #[error("the provider's certificate could not be had, or is not to be trusted")]
     CertificateAway,
-    #[error("only the provider can sign this")]
-    Unsignable,
     #[error("no secret of this endpoint is active at present")]
     NoActiveSecret,
     #[error("no active secret made this signature")]
@@ -83,7 +81,6 @@ impl Refusal {
             Self::NothingSigned => "nothing_signed",
             Self::CertificatePlace => "certificate_place",
             Self::CertificateAway => "certificate_away",
-            Self::Unsignable => "unsignable",
             Self::NoMatch => "no_match",
             Self::Stale { .. } => "stale",
             Self::Future { .. } => "future",
@@ -120,7 +117,6 @@ impl Refusal {
             Self::CertificateAway => {
                 "the edge must reach the provider by https; see `certificate_ca_file` too"
             }
-            Self::Unsignable => "try the provider's own test message",
             Self::NoActiveSecret => "check not_before and not_after of the endpoint's secrets",
             Self::NoMatch => "wrong secret (rotated?), or a proxy in front changed the body",
             Self::Stale { .. } => {
@@ -159,7 +155,6 @@ impl Refusal {
             | Self::MissingField(_)
             | Self::NothingSigned
             | Self::CertificatePlace
-            | Self::Unsignable
             | Self::NoMatch
             | Self::Stale { .. }
             | Self::Future { .. }
@@ -194,7 +189,6 @@ impl From<Refusal> for Reject {
             | Refusal::MissingField(_)
             | Refusal::NothingSigned
             | Refusal::CertificatePlace
-            | Refusal::Unsignable
             | Refusal::NoMatch
             | Refusal::Stale { .. }
             | Refusal::Future { .. }

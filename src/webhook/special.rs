@@ -18,13 +18,14 @@ mod twilio;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
 use subtle::Choice;
 
 use super::covers::Covers;
 use super::refusal::Refusal;
 use super::scheme::{Scheme, SchemeError, SchemeSpec};
-use super::sign::{Signed, Unsigned};
-use super::verify::{EventId, SignedParts, Verified, is_portable, portable, replay_key_over};
+use super::sign::{CannotSign, Signed, Unsigned};
+use super::verify::{EventId, SignedParts, Verified, is_portable, portable, replay_key};
 use super::{ActiveSecret, Endpoint};
 use crate::kernel::clock::UnixMs;
 
@@ -148,7 +149,7 @@ impl Special {
         }
     }
 
-    /// See `Verifier::prepare`.
+    /// See `Rules::prepare`.
     pub(super) async fn prepare(&self, headers: &HeaderMap, now: UnixMs) -> Result<(), Refusal> {
         match &self.provider {
             Provider::PayPal(paypal) => paypal.prepare(headers, now).await,
@@ -176,7 +177,8 @@ impl Special {
             Provider::Toast(p) => p.verify(keys, secrets, request, now),
             Provider::Twilio(p) => p.verify(keys, secrets, request, now),
         }?;
-        let replay_key = replay_key_over(&endpoint.name, &[&proof.signed], &[]);
+        let digest = |bytes: &[u8]| Sha256::digest(bytes).into();
+        let replay_key = replay_key(endpoint, &digest(&proof.signed), &digest(&[]));
         let derived = || EventId::Derived(format!("evt_{}", hex::encode(replay_key.0)));
         let (event_id, claimed_id) = match proof.id {
             Id::Signed(id) if !id.is_empty() => (EventId::Signed(portable(endpoint, id)), None),
@@ -200,7 +202,7 @@ impl Special {
         secret: &ActiveSecret,
         request: &Unsigned<'_>,
         now: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         let keys = &self.keys;
         match &self.provider {
             Provider::AdyenStandard(p) => p.sign(keys, secret, request, now),
@@ -310,7 +312,7 @@ fn required<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<&'h [u8], 
 /// The bytes that `text` spells, where they are as many as a MAC has.
 fn decode(keys: &Scheme, text: &[u8]) -> Result<Vec<u8>, Refusal> {
     let bytes = keys.encoding.decode(text).ok_or(Refusal::BadEncoding)?;
-    match bytes.len() == keys.alg.output_len() {
+    match Some(bytes.len()) == keys.alg.output_len() {
         true => Ok(bytes),
         false => Err(Refusal::BadEncoding),
     }

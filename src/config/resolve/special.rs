@@ -5,9 +5,9 @@ use std::path::Path;
 use super::Report;
 use crate::config::raw;
 use crate::webhook::handshake::Handshake;
-use crate::webhook::scheme::{KeyForm, SchemeError};
+use crate::webhook::scheme::{Alg, KeyForm, SchemeError};
 use crate::webhook::special::{self, Kind, Special, SpecialSpec};
-use crate::webhook::{Scheme, Verifier};
+use crate::webhook::{Rules, Scheme};
 
 /// Where the keys of a scheme are written, for what is wrong with them.
 pub(super) fn build(
@@ -104,7 +104,7 @@ pub(super) fn handshake(
     key: &str,
     declared: &raw::Scheme,
     raw: &raw::Endpoint,
-    verifier: &Verifier,
+    rules: &Rules,
     report: &mut Report<'_>,
 ) -> Option<Handshake> {
     let place = format!("schemes.{}.handshake", raw.scheme);
@@ -124,15 +124,15 @@ pub(super) fn handshake(
     match declared.handshake? {
         raw::Handshake::Slack => Some(Handshake::Slack),
         raw::Handshake::Discord => Some(Handshake::Discord),
-        raw::Handshake::Zoom if answers_zoom(verifier.keys()) => Some(Handshake::Zoom),
+        raw::Handshake::Zoom if answers_zoom(rules.keys()) => Some(Handshake::Zoom),
         raw::Handshake::Zoom => {
             let hint = "set alg = \"hmac-sha256\" and key = \"utf8\"";
             report.error(&place, "zoom answers with an HMAC-SHA256", hint);
             None
         }
-        raw::Handshake::Braintree => match verifier {
-            Verifier::Special(special) if special.names_keys() => Some(Handshake::Braintree),
-            Verifier::Special(_) | Verifier::Grammar(_) => {
+        raw::Handshake::Braintree => match rules {
+            Rules::Special(special) if special.names_keys() => Some(Handshake::Braintree),
+            Rules::Special(_) | Rules::Grammar(_) => {
                 report.error(
                     &place,
                     "braintree answers with its own kind of MAC",
@@ -145,7 +145,7 @@ pub(super) fn handshake(
 }
 
 fn answers_zoom(keys: &Scheme) -> bool {
-    keys.key_form() == KeyForm::Utf8 && keys.is_hmac_sha256()
+    keys.key_form() == KeyForm::Utf8 && keys.alg() == Alg::HmacSha256
 }
 
 /// What an operator should know of an endpoint whenever the edge starts.

@@ -8,7 +8,7 @@ use crate::config::env::Env;
 use crate::config::raw;
 use crate::config::secret::{self, Found};
 use crate::kernel::secret::Secret;
-use crate::webhook::Verifier;
+use crate::webhook::Rules;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec, Unit};
 use crate::{auth, webhook};
 
@@ -180,7 +180,7 @@ fn long_enough(found: &Found, least: usize) -> Result<(), String> {
 pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
     for (name, raw) in &file.schemes {
         // Which URL a provider has on record is the endpoint's to say.
-        let Err(errors) = verifier(raw, Some("https://edge.invalid/")) else {
+        let Err(errors) = rules(raw, Some("https://edge.invalid/")) else {
             continue;
         };
         for error in errors {
@@ -193,15 +193,15 @@ pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
     }
 }
 
-fn verifier(raw: &raw::Scheme, public_url: Option<&str>) -> Result<Verifier, Vec<SchemeError>> {
+fn rules(raw: &raw::Scheme, public_url: Option<&str>) -> Result<Rules, Vec<SchemeError>> {
     if let Some(kind) = raw.special {
-        return special::build(kind, raw, public_url).map(Verifier::Special);
+        return special::build(kind, raw, public_url).map(Rules::Special);
     }
     let mut errors = special::misplaced(raw);
     let built = Scheme::build(&spec(raw, public_url));
     let scheme = built.map_err(|mut e| errors.append(&mut e)).ok();
     match scheme {
-        Some(scheme) if errors.is_empty() => Ok(Verifier::Grammar(scheme)),
+        Some(scheme) if errors.is_empty() => Ok(Rules::Grammar(scheme)),
         Some(_) | None => Err(errors),
     }
 }
@@ -236,8 +236,8 @@ pub(super) fn endpoint(
         &file.schemes,
         "scheme",
     )?;
-    let verifier = match verifier(declared, raw.public_url.as_deref()) {
-        Ok(verifier) => Some(verifier),
+    let rules = match rules(declared, raw.public_url.as_deref()) {
+        Ok(rules) => Some(rules),
         Err(errors) => {
             // Everything else about the scheme is said once, by `schemes`.
             for e in errors.into_iter().filter(|e| e.key == "public_url") {
@@ -247,14 +247,14 @@ pub(super) fn endpoint(
         }
     };
     let least = usize::try_from(declared.secret_bytes_min).unwrap_or(usize::MAX);
-    let secrets = secrets(&key, raw, verifier.as_ref(), least, env, report);
-    let verifier = verifier?;
-    let handshake = special::handshake(&key, declared, raw, &verifier, report);
+    let secrets = secrets(&key, raw, rules.as_ref(), least, env, report);
+    let rules = rules?;
+    let handshake = special::handshake(&key, declared, raw, &rules, report);
     special::notices(&key, declared, report);
     Some(webhook::Endpoint {
         name: Arc::from(name),
         provider: Arc::from(raw.provider.as_ref().unwrap_or(&raw.scheme).as_str()),
-        scheme: Arc::new(verifier),
+        scheme: Arc::new(rules),
         handshake,
         secrets,
         mode: match raw.mode {
@@ -269,7 +269,7 @@ pub(super) fn endpoint(
 fn secrets(
     key: &str,
     raw: &raw::Endpoint,
-    verifier: Option<&Verifier>,
+    rules: Option<&Rules>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -286,10 +286,10 @@ fn secrets(
                 "",
             );
         }
-        active.extend(secret(&key, raw, verifier, least, env, report));
+        active.extend(secret(&key, raw, rules, least, env, report));
     }
-    let wanted = verifier.is_some_and(Verifier::has_secrets);
-    if verifier.is_some() && !wanted && !raw.secrets.is_empty() {
+    let wanted = rules.is_some_and(Rules::has_secrets);
+    if rules.is_some() && !wanted && !raw.secrets.is_empty() {
         let hint = "secrets = []";
         report.error(&format!("{key}.secrets"), "this scheme has none", hint);
     }
@@ -306,7 +306,7 @@ fn secrets(
 fn secret(
     key: &str,
     raw: &raw::WebhookSecret,
-    verifier: Option<&Verifier>,
+    rules: Option<&Rules>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -329,15 +329,15 @@ fn secret(
     let found = find(key, &raw.source(), env, report)?;
     // Characters and not bytes, so that 16 umlauts are not taken for 32 letters.
     report.take(key, long_enough(&found, least), GENERATE)?;
-    let verifier = verifier?;
-    if let Verifier::Special(special) = verifier
+    let rules = rules?;
+    if let Rules::Special(special) = rules
         && special.names_keys()
         && raw.key_id.is_none()
     {
         let hint = "what the provider calls this key; Braintree: the public key";
         report.error(&format!("{key}.key_id"), "missing", hint);
     }
-    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), verifier.keys()) {
+    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), rules.keys()) {
         Ok(secret) => Some(
             secret
                 .within(not_before, not_after)

@@ -10,7 +10,7 @@ use crate::webhook::ActiveSecret;
 use crate::webhook::covers::Covers;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec};
-use crate::webhook::sign::{Signed, Unsigned};
+use crate::webhook::sign::{CannotSign, Signed, Unsigned};
 use crate::webhook::verify::{ITEMS_MAX, SignedParts};
 
 const COVERED: &str = "of each item only pspReference, originalReference, merchantAccountCode, \
@@ -112,7 +112,7 @@ impl Adyen {
         secret: &ActiveSecret,
         request: &Unsigned<'_>,
         _: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         let wrong = Refusal::BadBody("a batch of notification items in JSON");
         let batch: Batch = serde_json::from_slice(request.body).map_err(|_| wrong.clone())?;
         let mut json: serde_json::Value =

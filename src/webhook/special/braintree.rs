@@ -11,16 +11,17 @@ use http::{HeaderName, HeaderValue};
 use sha1::{Digest, Sha1};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Proof, SpecialSpec, decode, form, matching};
+use super::{Proof, SpecialSpec, form, matching};
 use crate::kernel::clock::UnixMs;
 use crate::webhook::ActiveSecret;
 use crate::webhook::covers::Covers;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::scheme::{Encoding, Scheme, SchemeError, SchemeSpec};
-use crate::webhook::sign::{Signed, Unsigned};
+use crate::webhook::sign::{CannotSign, Signed, Unsigned};
 use crate::webhook::verify::{ITEMS_MAX, SignedParts};
 
 const COVERED: &str = "of the form only bt_payload";
+const MAC_BYTES: usize = 20;
 /// Digits of a challenge.
 const CHALLENGE: std::ops::RangeInclusive<usize> = 20..=32;
 
@@ -39,7 +40,7 @@ impl Braintree {
     #[expect(clippy::unused_self, reason = "the shape that all providers have")]
     pub(super) fn verify(
         &self,
-        keys: &Scheme,
+        _: &Scheme,
         secrets: &[ActiveSecret],
         request: &SignedParts<'_>,
         now: UnixMs,
@@ -62,7 +63,7 @@ impl Braintree {
         if is_challenge(text) {
             return Err(Refusal::Ambiguous);
         }
-        let pairs = pairs(keys, signatures)?;
+        let pairs = pairs(signatures)?;
         let secret = matching(secrets, now, |secret| {
             let macs = [mac(secret, &[payload]), mac(secret, &[payload, b"\n"])];
             let ours = pairs.iter().filter(|(id, _)| secret.is_called(id));
@@ -81,10 +82,10 @@ impl Braintree {
         secret: &ActiveSecret,
         request: &Unsigned<'_>,
         _: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         let mut payload = Encoding::Base64.encode(request.body);
         payload.push(b'\n');
-        let id = secret.key_id().ok_or(Refusal::Unsignable)?;
+        let id = secret.key_id().ok_or(CannotSign::OnlyProvider)?;
         let signature = format!("{id}|{}", hex::encode(mac(secret, &[&payload])));
         let body = form::write(&[
             ("bt_signature", signature.as_bytes()),
@@ -115,10 +116,9 @@ pub(super) fn keys() -> SchemeSpec {
     SchemeSpec {
         // There is none; the grammar wants a name.
         header: "bt-signature".into(),
-        alg: Some("hmac-sha1".into()),
-        encoding: Some("hex".into()),
-        key: Some("utf8".into()),
-        signed: Some("{body}".into()),
+        // Its own MAC is below: the key is a digest of the secret.
+        alg: Some("equal".into()),
+        unsigned_body: true,
         ..SchemeSpec::default()
     }
 }
@@ -134,7 +134,7 @@ fn is_challenge(text: &[u8]) -> bool {
 }
 
 /// `public|signature` joined with `&`; what is of another form is left alone.
-fn pairs<'t>(keys: &Scheme, text: &'t [u8]) -> Result<Vec<(&'t [u8], Vec<u8>)>, Refusal> {
+fn pairs<'t>(text: &'t [u8]) -> Result<Vec<(&'t [u8], Vec<u8>)>, Refusal> {
     let mut found = Vec::new();
     for (at, pair) in text.split(|b| *b == b'&').enumerate() {
         if at >= ITEMS_MAX {
@@ -142,7 +142,8 @@ fn pairs<'t>(keys: &Scheme, text: &'t [u8]) -> Result<Vec<(&'t [u8], Vec<u8>)>, 
         }
         let mut halves = pair.split(|b| *b == b'|');
         if let (Some(id), Some(mac), None) = (halves.next(), halves.next(), halves.next()) {
-            found.extend(decode(keys, mac).ok().map(|mac| (id, mac)));
+            let mac = Encoding::HexLower.decode(mac);
+            found.extend(mac.filter(|m| m.len() == MAC_BYTES).map(|m| (id, m)));
         }
     }
     match found.is_empty() {
@@ -152,7 +153,7 @@ fn pairs<'t>(keys: &Scheme, text: &'t [u8]) -> Result<Vec<(&'t [u8], Vec<u8>)>, 
 }
 
 fn mac(secret: &ActiveSecret, pieces: &[&[u8]]) -> Vec<u8> {
-    let key = Sha1::digest(secret.token().expose());
+    let key = Sha1::digest(secret.token());
     // A key of any length is one; the empty MAC equals no signature.
     let Ok(mut state) = Hmac::<Sha1>::new_from_slice(&key) else {
         return Vec::new();

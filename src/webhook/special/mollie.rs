@@ -8,7 +8,7 @@ use crate::webhook::ActiveSecret;
 use crate::webhook::covers::Covers;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec};
-use crate::webhook::sign::{Signed, Unsigned};
+use crate::webhook::sign::{CannotSign, Signed, Unsigned};
 use crate::webhook::verify::SignedParts;
 
 /// Longest id.
@@ -65,7 +65,7 @@ impl Mollie {
         _: &ActiveSecret,
         _: &Unsigned<'_>,
         _: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         Ok(Signed {
             headers: vec![super::braintree::form_type()],
             ..Signed::default()

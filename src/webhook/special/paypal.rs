@@ -17,7 +17,7 @@ use crate::webhook::ActiveSecret;
 use crate::webhook::covers::Covers;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::scheme::{Encoding, Scheme, SchemeError, SchemeSpec, Unit};
-use crate::webhook::sign::{Signed, Unsigned};
+use crate::webhook::sign::{CannotSign, Signed, Unsigned};
 use crate::webhook::verify::{SignedParts, check_tolerance};
 
 /// Past and future. PayPal tries for three days.
@@ -110,7 +110,7 @@ impl PayPal {
         };
         let mut chain = Ok(());
         let secret = matching(secrets, now, |secret| {
-            let message = message(secret.token().expose());
+            let message = message(secret.token());
             let good = (self.certificates).verify(given.url, &message, &given.signature, now);
             let hit = matches!(good, Ok(true));
             chain = chain.clone().and(good.map(|_| ()));
@@ -119,7 +119,7 @@ impl PayPal {
         chain?;
         let secret = secret?;
         let expires_at = check_tolerance(TOLERANCE_S, given.at, now)?;
-        let signed = message(secret.token().expose());
+        let signed = message(secret.token());
         let mut proof = Proof::new(secret, signed, Covers::Crc32);
         proof.signed_at = Some(given.at);
         proof.expires_at = Some(expires_at);
@@ -134,9 +134,9 @@ impl PayPal {
         _: &ActiveSecret,
         _: &Unsigned<'_>,
         _: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         // With a private key that only PayPal has.
-        Err(Refusal::Unsignable)
+        Err(CannotSign::OnlyProvider)
     }
 
     fn read<'h>(&self, headers: &'h HeaderMap) -> Result<Transmission<'h>, Refusal> {

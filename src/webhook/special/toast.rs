@@ -10,7 +10,7 @@ use crate::webhook::covers::Covers;
 use crate::webhook::pointer::Pointer;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec, Unit};
-use crate::webhook::sign::{Signed, Unsigned};
+use crate::webhook::sign::{CannotSign, Signed, Unsigned};
 use crate::webhook::verify::{SignedParts, check_tolerance};
 
 /// Past and future. Toast sends again after 5 and after 10 more minutes, the same bytes; an hour
@@ -65,7 +65,7 @@ impl Toast {
         secret: &ActiveSecret,
         request: &Unsigned<'_>,
         _: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         let (text, _) = self.moment(request.body)?;
         let signature = spell(keys, secret, &[request.body, text.as_bytes()]);
         Ok(Signed {

@@ -14,7 +14,7 @@ use crate::webhook::ActiveSecret;
 use crate::webhook::covers::Covers;
 use crate::webhook::refusal::Refusal;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec};
-use crate::webhook::sign::{Signed, Unsigned};
+use crate::webhook::sign::{CannotSign, Signed, Unsigned};
 use crate::webhook::verify::SignedParts;
 
 const COVERED: &str = "names and values of the form run together, not where each begins";
@@ -102,7 +102,7 @@ impl Twilio {
         secret: &ActiveSecret,
         request: &Unsigned<'_>,
         _: UnixMs,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<Signed, CannotSign> {
         let [url, _] = &self.urls;
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(request.body).is_ok();
         if !is_json {

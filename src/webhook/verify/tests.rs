@@ -335,7 +335,7 @@ fn timestamps_have_one_spelling() {
     ] {
         // Signed honestly over the bad text: the spelling alone must be the reason.
         let message = [bad.as_bytes(), b".", BODY].concat();
-        let signature = hex::encode(endpoint.secrets[0].mac(&[message]));
+        let signature = hex::encode(endpoint.secrets[0].sign(&[message]).unwrap());
         let changed = sent.with("x-timestamp", bad).with("x-signature", signature);
         assert_eq!(changed.refusal(&endpoint), Refusal::BadTimestamp, "{bad}");
     }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::{CertificateFetch, Kind, NOW, Sent, Special, SpecialSpec, endpoint, fixture};
 use crate::kernel::clock::UnixMs;
 use crate::kernel::reject::{Code, Reject};
-use crate::webhook::sign::{Unsigned, sign};
+use crate::webhook::sign::{CannotSign, Unsigned, sign};
 use crate::webhook::{Covers, Endpoint, Refusal};
 
 const URL: &str = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594-a5cafa77";
@@ -428,5 +428,5 @@ fn we_cannot_sign_for_paypal() {
         body: b"{}",
     };
     let refused = sign(&endpoint.scheme, &endpoint.secrets[0], &unsigned, NOW);
-    assert_eq!(refused.unwrap_err(), Refusal::Unsignable);
+    assert_eq!(refused.unwrap_err(), CannotSign::OnlyProvider);
 }

@@ -10,12 +10,12 @@ use crate::kernel::clock::UnixMs;
 
 /// How a provider's messages are verified.
 #[derive(Clone, Debug)]
-pub enum Verifier {
+pub enum Rules {
     Grammar(Scheme),
     Special(Special),
 }
 
-impl Verifier {
+impl Rules {
     /// Fetches what `verify` needs and does not have yet: the provider's certificate, where there is
     /// one. To be awaited before `verify`; everything but PayPal is ready at once.
     ///
@@ -72,13 +72,13 @@ impl Verifier {
     }
 }
 
-impl From<Scheme> for Verifier {
+impl From<Scheme> for Rules {
     fn from(scheme: Scheme) -> Self {
         Self::Grammar(scheme)
     }
 }
 
-impl From<Special> for Verifier {
+impl From<Special> for Rules {
     fn from(special: Special) -> Self {
         Self::Special(special)
     }
