@@ -283,11 +283,11 @@ impl Special {
 
 /// The active secret that `accepts` says yes to. All are asked, so that time does not tell which one
 /// it was.
-fn matching<'s>(
-    secrets: &'s [ActiveSecret],
+fn matching(
+    secrets: &[ActiveSecret],
     now: UnixMs,
     mut accepts: impl FnMut(&ActiveSecret) -> Choice,
-) -> Result<&'s ActiveSecret, Refusal> {
+) -> Result<&ActiveSecret, Refusal> {
     let mut matched = None;
     let mut active = 0;
     for secret in secrets.iter().filter(|secret| secret.is_active(now)) {

@@ -133,8 +133,11 @@ fn is_challenge(text: &[u8]) -> bool {
     CHALLENGE.contains(&text.len()) && text.iter().all(digit)
 }
 
+/// A public key and a MAC.
+type Pair<'t> = (&'t [u8], Vec<u8>);
+
 /// `public|signature` joined with `&`; what is of another form is left alone.
-fn pairs<'t>(text: &'t [u8]) -> Result<Vec<(&'t [u8], Vec<u8>)>, Refusal> {
+fn pairs(text: &[u8]) -> Result<Vec<Pair<'_>>, Refusal> {
     let mut found = Vec::new();
     for (at, pair) in text.split(|b| *b == b'&').enumerate() {
         if at >= ITEMS_MAX {

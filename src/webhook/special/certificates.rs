@@ -119,7 +119,8 @@ impl Certificates {
 
     /// Has the certificate behind `url` at hand, or says why not.
     pub(super) async fn prepare(&self, url: &str, now: UnixMs) -> Result<(), Refusal> {
-        let _turn = match self.lock().next(url, now) {
+        let next = self.lock().next(url, now);
+        let _turn = match next {
             Next::Use => return Ok(()),
             Next::Wait => return Err(Refusal::CertificateAway),
             // Whoever fetches it already does so for all.
@@ -130,13 +131,15 @@ impl Certificates {
             Next::Fetch => self.turn.lock().await,
         };
         // Somebody may have fetched it while this one waited for its turn.
-        let usable = match self.lock().next(url, now) {
+        let next = self.lock().next(url, now);
+        let usable = match next {
             Next::Use => return Ok(()),
             Next::Wait => return Err(Refusal::CertificateAway),
             Next::Refresh => true,
             Next::Fetch => false,
         };
-        if !self.lock().begin(url, now) {
+        let begun = self.lock().begin(url, now);
+        if !begun {
             return match usable {
                 true => Ok(()),
                 false => Err(Refusal::CertificateAway),

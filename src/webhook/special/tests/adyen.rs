@@ -1,3 +1,5 @@
+//! Adyen: what its signature covers, and batches that try to get around it.
+
 use super::{Kind, Sent, vector};
 use crate::webhook::verify::ITEMS_MAX;
 use crate::webhook::{Covers, Endpoint, Refusal};

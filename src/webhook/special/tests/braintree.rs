@@ -1,3 +1,5 @@
+//! Braintree: what its signature covers, and what its challenge must not sign.
+
 use super::{Kind, Sent, vector};
 use crate::webhook::handshake::{Handshake, challenge};
 use crate::webhook::special::form;

@@ -1,3 +1,5 @@
+//! PayPal: the signature, the certificate behind it, and how it is fetched.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,7 +34,7 @@ struct Fixture {
 }
 
 fn paypal() -> Fixture {
-    serde_json::from_slice(&fixture("special-paypal.json")).unwrap()
+    serde_json::from_slice(&fixture("paypal.json")).unwrap()
 }
 
 /// A provider's server.
@@ -100,6 +102,14 @@ fn open(server: &Arc<Server>) -> (Endpoint, Sent) {
         body: made.body.into_bytes(),
     };
     (endpoint(special, &[&made.webhook_id], None), sent)
+}
+
+/// A connection's task may move between threads while it waits for a certificate.
+#[test]
+fn waiting_moves_between_threads() {
+    fn moves<T: Send>(_: T) {}
+    let (endpoint, sent) = open(&Server::with(""));
+    moves(endpoint.scheme.prepare(&sent.map(), NOW));
 }
 
 async fn prepare(endpoint: &Endpoint, sent: &Sent, now: UnixMs) -> Result<(), Refusal> {

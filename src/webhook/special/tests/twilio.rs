@@ -1,3 +1,5 @@
+//! Twilio: the URL, the two kinds of body, and who chooses the algorithm.
+
 use super::{Kind, SpecialSpec, no_fetch, vector};
 use crate::webhook::special::Special;
 use crate::webhook::{Covers, Refusal};
