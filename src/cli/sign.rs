@@ -13,10 +13,11 @@ use http::{HeaderName, HeaderValue};
 use super::client::Client;
 use super::{Failure, Output, place};
 use crate::config::{Config, ConfigSource};
-use crate::kernel::clock::Clock;
+use crate::kernel::clock::{Clock, UnixMs};
+use crate::kernel::secret::Secret;
 use crate::plan::Then;
-use crate::webhook;
 use crate::webhook::sign::{Signed, Unsigned, sign as make};
+use crate::webhook::{self, ActiveSecret};
 
 /// As much as any endpoint could take.
 const BODY_BYTES_MAX: u64 = 67_108_864;
@@ -54,6 +55,13 @@ struct Event {
     /// Event id, for schemes that sign one in a header.
     #[arg(long, default_value = "evt_maitred_sign")]
     id: String,
+    /// Query of the request, for schemes that sign a part of it, e.g. `data.id=123`.
+    #[arg(long, default_value = "")]
+    query: String,
+    /// File with the private key, for schemes whose endpoints have public keys: PKCS #8 in PEM, whsk_…,
+    /// or the hex of an Ed25519 seed.
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
 }
 
 pub(super) fn sign(
@@ -115,25 +123,33 @@ pub(super) fn send(
 fn signed(config: &Config, event: &Event, body: &[u8]) -> Result<Signed, Failure> {
     let endpoint = endpoint(config, &event.endpoint)?;
     let now = Clock::system().unix();
-    let secret = endpoint
-        .secrets
-        .iter()
-        .find(|s| s.is_active(now))
-        .ok_or_else(|| {
-            Failure::Usage(format!("no secret of `{}` is active now", event.endpoint))
-        })?;
+    let secret = match &event.private_key {
+        Some(path) => private_key(path, &endpoint)?,
+        None => shared_secret(&endpoint, now)?,
+    };
     let unsigned = Unsigned {
         method: "POST",
-        query: "",
+        query: &event.query,
         event_id: &event.id,
         body,
     };
-    make(&endpoint.scheme, secret, &unsigned, now).map_err(|refusal| {
-        Failure::Usage(format!(
-            "this scheme signs what is not here: {}",
-            refusal.hint()
-        ))
-    })
+    make(&endpoint.scheme, &secret, &unsigned, now)
+        .map_err(|e| Failure::Usage(format!("cannot sign for this endpoint: {e}; {}", e.hint())))
+}
+
+/// A secret that can sign comes before a public key.
+fn shared_secret(endpoint: &webhook::Endpoint, now: UnixMs) -> Result<ActiveSecret, Failure> {
+    let active = endpoint.secrets.iter().filter(|s| s.is_active(now));
+    active
+        .min_by_key(|secret| secret.is_public_key())
+        .cloned()
+        .ok_or_else(|| Failure::Usage(format!("no secret of `{}` is active now", endpoint.name)))
+}
+
+fn private_key(path: &Path, endpoint: &webhook::Endpoint) -> Result<ActiveSecret, Failure> {
+    let text = Secret::new(read(path)?);
+    ActiveSecret::signing("private", &text, endpoint.scheme.keys())
+        .map_err(|e| Failure::Usage(format!("{}: {}; {}", path.display(), e.problem, e.hint)))
 }
 
 pub(super) fn endpoint(config: &Config, name: &str) -> Result<Arc<webhook::Endpoint>, Failure> {
@@ -181,9 +197,12 @@ fn with_content_type(signed: &Signed) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 fn url(base: &str, event: &Event, signed: &Signed) -> String {
-    let query = signed.query.as_ref().map(|q| format!("?{q}"));
-    let (base, query) = (base.trim_end_matches('/'), query.unwrap_or_default());
-    format!("{base}/webhooks/{}{query}", event.endpoint)
+    let path = format!("{}/webhooks/{}", base.trim_end_matches('/'), event.endpoint);
+    let given = Some(&event.query).filter(|query| !query.is_empty());
+    match signed.query.as_ref().or(given) {
+        None => path,
+        Some(query) => format!("{path}?{query}"),
+    }
 }
 
 /// For a POSIX shell.

@@ -33,6 +33,8 @@ pub struct WebhookSecret {
     pub secret_file: Option<String>,
     /// The secret itself; begins with `dev-`. Refused in production.
     pub danger_secret: Option<String>,
+    /// The key itself, for schemes whose keys are public.
+    pub public_key: Option<String>,
     /// Whether it may be missing, e.g. the previous one of a rotation.
     #[serde(default)]
     pub optional: bool,
@@ -136,9 +138,9 @@ pub struct Webhooks {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Name of one of `schemes`.
+    /// Name of one of `schemes`, else of a preset (`maitred config presets`).
     pub scheme: String,
-    /// Who sends, as told to the API; absent = the scheme's name.
+    /// Who sends, as told to the API; absent = the preset's, else the scheme's name.
     pub provider: Option<String>,
     /// All active secrets; each is tried on every request. PayPal: the webhook's id.
     #[schemars(length(max = 16))]
@@ -170,11 +172,14 @@ pub enum Mode {
     Pass,
 }
 
-/// How a provider signs. Placeholders: `{body}`, `{ts}`, `{method}`, `{url}`, `{header:NAME}`,
-/// `{query:NAME}`.
+/// How a provider signs. Placeholders: `{body}`, `{ts}`, `{method}`, `{url}`, `{url:decoded}`,
+/// `{header:NAME}`, `{query:NAME}`.
 #[derive(Clone, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
+    /// Preset (`maitred config presets`) that fills up what is not written here.
+    #[serde(skip_serializing)]
+    pub preset: Option<String>,
     /// A provider whose scheme is code and not data. Of the other keys count then `replay`,
     /// `handshake`, `secret_bytes_min` and what is said to be for that provider.
     #[serde(skip_serializing)]
@@ -194,14 +199,17 @@ pub struct Scheme {
     /// production, with a notice: the provider offers nothing better.
     #[serde(skip_serializing)]
     pub danger_unsigned: bool,
-    /// The signature's header; it must come exactly once.
+    /// The signature's header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
+    /// Lines of that header accepted; the others must come exactly once.
+    #[schemars(range(min = 1, max = 16))]
+    pub lines_max: u32,
     /// Separator of several items in that header; absent = the header is one item.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
     /// What an item looks like: literal text with one of `{sig}` and `{ts}`. Other items are
-    /// ignored.
+    /// ignored. `{sig:ed25519}` = by another algorithm than `alg`.
     #[serde(rename = "match")]
     #[schemars(length(min = 1, max = 16))]
     pub items: Vec<String>,
@@ -210,8 +218,9 @@ pub struct Scheme {
     /// How the signature is written; strict. Absent = `hex`, or `text` where `alg` is `equal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
-    /// How the text of a secret becomes key bytes.
-    pub key: KeyForm,
+    /// How the text of a secret becomes key bytes. Absent = `utf8`, or `spki` for public keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyForm>,
     /// The bytes that are signed. A group in brackets vanishes when its placeholder is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<String>,
@@ -296,6 +305,10 @@ pub enum SchemeAlg {
     HmacSha256,
     HmacSha512,
     HmacSha1,
+    Ed25519,
+    /// Over SHA-256, the signature in DER.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
     /// The header is the secret itself.
     Equal,
 }
@@ -326,8 +339,12 @@ pub enum KeyForm {
     Utf8,
     Hex,
     Base64,
-    /// Base64 after the prefix `whsec_`.
+    /// Base64 after the prefix `whsec_`; with `{sig:ed25519}` also `whpk_`.
     Whsec,
+    /// Base64 of an Ed25519 public key after the prefix `whpk_`.
+    Whpk,
+    /// A public key as in a PEM file between its two lines.
+    Spki,
 }
 
 /// How a moment is written.

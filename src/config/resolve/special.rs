@@ -55,6 +55,7 @@ fn superfluous(kind: raw::Special, raw: &raw::Scheme) -> Vec<SchemeError> {
         ("header", raw.header.is_some()),
         ("split", raw.split.is_some()),
         ("encoding", raw.encoding.is_some()),
+        ("key", raw.key.is_some()),
         ("signed", raw.signed.is_some()),
         ("ts", raw.ts.is_some()),
         ("id", raw.id.is_some()),
@@ -180,6 +181,8 @@ fn alg(raw: raw::SchemeAlg) -> &'static str {
         raw::SchemeAlg::HmacSha256 => "hmac-sha256",
         raw::SchemeAlg::HmacSha512 => "hmac-sha512",
         raw::SchemeAlg::HmacSha1 => "hmac-sha1",
+        raw::SchemeAlg::Ed25519 => "ed25519",
+        raw::SchemeAlg::EcdsaP256 => "ecdsa-p256",
         raw::SchemeAlg::Equal => "equal",
     }
 }

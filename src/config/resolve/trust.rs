@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Report, special};
 use crate::config::env::Env;
-use crate::config::raw;
 use crate::config::secret::{self, Found};
+use crate::config::{check, preset, raw};
 use crate::kernel::secret::Secret;
 use crate::webhook::Rules;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec, Unit};
@@ -215,6 +215,27 @@ fn spec(raw: &raw::Scheme, public_url: Option<&str>) -> SchemeSpec {
     }
 }
 
+/// The endpoint's scheme; presets that are named have been laid among the schemes.
+fn declared<'f>(
+    file: &'f raw::File,
+    key: &str,
+    raw: &raw::Endpoint,
+    report: &mut Report<'_>,
+) -> Option<&'f raw::Scheme> {
+    let found = file.schemes.get(&raw.scheme);
+    if found.is_none() {
+        let mut known: Vec<&str> = file.schemes.keys().map(String::as_str).collect();
+        preset::names().for_each(|name| known.push(name));
+        let hint = match check::nearest(&raw.scheme, known.into_iter()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`maitred config presets` lists those that are built in".to_owned(),
+        };
+        let message = format!("there is no scheme `{}`", raw.scheme);
+        report.error(&format!("{key}.scheme"), message, hint);
+    }
+    found
+}
+
 /// One `/webhooks/{name}`.
 pub(super) fn endpoint(
     file: &raw::File,
@@ -230,12 +251,7 @@ pub(super) fn endpoint(
         &file.upstreams,
         "upstream",
     );
-    let declared = report.refer(
-        &format!("{key}.scheme"),
-        &raw.scheme,
-        &file.schemes,
-        "scheme",
-    )?;
+    let declared = declared(file, &key, raw, report)?;
     let rules = match rules(declared, raw.public_url.as_deref()) {
         Ok(rules) => Some(rules),
         Err(errors) => {
@@ -326,7 +342,10 @@ fn secret(
     if not_before.is_some_and(|from| not_after.is_some_and(|until| until <= from)) {
         report.error(&format!("{key}.not_after"), "is not after not_before", "");
     }
-    let found = find(key, &raw.source(), env, report)?;
+    let found = match &raw.public_key {
+        Some(text) => public_key(key, raw, text, report)?,
+        None => find(key, &raw.source(), env, report)?,
+    };
     // Characters and not bytes, so that 16 umlauts are not taken for 32 letters.
     report.take(key, long_enough(&found, least), GENERATE)?;
     let rules = rules?;
@@ -338,6 +357,14 @@ fn secret(
         report.error(&format!("{key}.key_id"), "missing", hint);
     }
     match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), rules.keys()) {
+        Ok(secret) if raw.public_key.is_some() && !secret.is_public_key() => {
+            report.error(
+                &format!("{key}.public_key"),
+                "the keys of this scheme are secret",
+                format!("set {}", secret::sources(&raw.source())),
+            );
+            None
+        }
         Ok(secret) => Some(
             secret
                 .within(not_before, not_after)
@@ -348,4 +375,26 @@ fn secret(
             None
         }
     }
+}
+
+fn public_key(
+    key: &str,
+    raw: &raw::WebhookSecret,
+    text: &str,
+    report: &mut Report<'_>,
+) -> Option<Found> {
+    let other = [&raw.env, &raw.secret_file, &raw.danger_secret];
+    if other.into_iter().any(Option::is_some) {
+        report.error(
+            &format!("{key}.public_key"),
+            "there is another source of this key too",
+            "keep one of them",
+        );
+        return None;
+    }
+    Some(Found {
+        text: text.to_owned(),
+        file: None,
+        source: "public_key".to_owned(),
+    })
 }

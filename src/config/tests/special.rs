@@ -193,27 +193,58 @@ fn clovers_code_is_for_those_who_switch_it_on() {
     );
 }
 
-/// The files of `config/providers` with `special` in them are schemes as they are.
+/// An endpoint names the preset and no more.
 #[test]
 fn the_presets_of_special_schemes_load() {
     let url = "public_url = \"https://edge.example/webhooks/pay\"";
-    let names = [
-        "adyen-standard",
-        "braintree",
-        "paypal",
-        "toast",
-        "twilio",
-        "mollie-classic",
-    ];
-    for name in names {
-        let path = format!("config/providers/{name}.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let (_, scheme) = text.split_once("\n[scheme]\n").unwrap();
-        assert!(scheme.contains(&format!("special = \"{name}\"")), "{name}");
-        match name {
-            "mollie-classic" => refused(scheme, "", "", "schemes.x.danger_unsigned"),
-            "twilio" => drop(load(scheme, url, SECRET)),
-            _ => drop(load(scheme, "", "key_id = \"public\"")),
-        }
+    let secret = "[[webhooks.endpoints.pay.secrets]]\nname = \"a\"\nenv = \"KEY\"";
+    for (name, provider, more, key_id) in [
+        ("adyen-standard", "adyen", "", ""),
+        ("braintree", "braintree", "", "key_id = \"public\""),
+        ("paypal", "paypal", "", ""),
+        ("toast", "toast", "", ""),
+        ("twilio", "twilio", url, ""),
+    ] {
+        let text =
+            format!("[webhooks.endpoints.pay]\nscheme = {name:?}\n{more}\n{secret}\n{key_id}\n");
+        let config = production_with(&text, &[KEY]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let endpoint = endpoint(&config);
+        assert!(matches!(&*endpoint.scheme, Rules::Special(_)), "{name}");
+        assert_eq!(&*endpoint.provider, provider);
+    }
+    let mollie = "[webhooks.endpoints.pay]\nscheme = \"mollie-classic\"\n";
+    let shown = errors(production_with(mollie, &[]));
+    assert!(
+        shown.contains("schemes.mollie-classic.danger_unsigned"),
+        "{shown}"
+    );
+    let known = "[schemes.mine]\npreset = \"mollie-classic\"\ndanger_unsigned = true\n\
+                 [webhooks.endpoints.pay]\nscheme = \"mine\"\n";
+    let config = production_with(known, &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(&*endpoint(&config).provider, "mollie");
+}
+
+#[test]
+fn the_presets_of_those_who_try_a_url_out_answer() {
+    for (name, expected) in [
+        ("slack", Handshake::Slack),
+        ("zoom", Handshake::Zoom),
+        ("braintree", Handshake::Braintree),
+    ] {
+        let text = format!(
+            "[webhooks.endpoints.pay]\nscheme = {name:?}\n[[webhooks.endpoints.pay.secrets]]\n\
+             name = \"a\"\nenv = \"KEY\"\nkey_id = \"public\"\n"
+        );
+        let config = production_with(&text, &[KEY]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(endpoint(&config).handshake, Some(expected), "{name}");
+    }
+    let key = "public_key = \"67d49f284025416120ccc0df0a3d86496b842d7d4adaee3234f5e33aa3f788ef\"";
+    let text = format!(
+        "[webhooks.endpoints.pay]\nscheme = \"discord\"\n[[webhooks.endpoints.pay.secrets]]\n\
+         name = \"a\"\n{key}\n"
+    );
+    match production_with(&text, &[]) {
+        Ok(config) => assert_eq!(endpoint(&config).handshake, Some(Handshake::Discord)),
+        Err(e) => panic!("{e}"),
     }
 }

@@ -20,7 +20,7 @@ const NOW: UnixMs = UnixMs(1_700_000_000_000);
 const SECRET: &str = "chefcloud-test-secret-0123456789abcdef";
 const BODY: &[u8] = br#"{"event":"invoice.paid","id":"evt_test_123","amount":5000}"#;
 
-/// A webhook signed by somebody else; see `tests/fixtures/webhook/generate.py`.
+/// A webhook signed by somebody else; see `tests/fixtures/webhook/generate/grammar.py`.
 #[derive(Deserialize)]
 struct Vector {
     name: String,
