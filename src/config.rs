@@ -9,6 +9,7 @@
 mod check;
 pub mod docs;
 pub mod env;
+pub mod preset;
 mod problem;
 pub mod raw;
 pub mod reload;

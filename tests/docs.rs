@@ -21,6 +21,14 @@ fn metrics_are_documented() {
 }
 
 #[test]
+fn webhook_presets_are_documented() {
+    up_to_date(
+        "docs/webhook-presets.md",
+        &maitred::config::preset::markdown(),
+    );
+}
+
+#[test]
 fn links_lead_somewhere() {
     if updating() {
         // Pages are being written at this moment.

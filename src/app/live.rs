@@ -166,7 +166,9 @@ pub(super) fn view(shared: &Arc<Shared>) -> View {
 /// Webhooks that this process remembers.
 fn remembered(shared: &Shared) -> usize {
     let books = shared.books.look();
-    books.and_then(|books| books.replay.remembered()).unwrap_or(0)
+    books
+        .and_then(|books| books.replay.remembered())
+        .unwrap_or(0)
 }
 
 /// Gauges are read off the state when somebody looks.

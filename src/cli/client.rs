@@ -65,7 +65,9 @@ impl Client {
         request
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        request.headers_mut().extend(headers.iter().cloned());
+        for (name, value) in headers {
+            request.headers_mut().insert(name, value.clone());
+        }
         self.send(url, request)
     }
 

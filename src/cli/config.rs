@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Failure, Output};
-use crate::config::{ConfigSource, docs, source};
+use crate::config::{ConfigSource, docs, preset, source};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -17,6 +17,8 @@ enum What {
     Schema,
     /// Reference of all keys (Markdown).
     Docs,
+    /// Webhook presets that endpoints may name as their scheme.
+    Presets,
     /// All keys with their defaults, commented (TOML).
     Defaults,
     /// Every value in effect and where it was written; secrets left out.
@@ -31,6 +33,7 @@ pub(super) fn run(
     match args.what {
         What::Schema => output.line(&format!("{:#}", docs::published_schema()))?,
         What::Docs => output.text(&docs::markdown())?,
+        What::Presets => output.text(&preset::list())?,
         What::Defaults => output.text(source::DEFAULTS)?,
         What::Show => {
             source.load()?;

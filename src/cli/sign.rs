@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 
 use super::client::Client;
 use super::{Failure, Output, place};
 use crate::config::{Config, ConfigSource};
-use crate::kernel::clock::Clock;
+use crate::kernel::clock::{Clock, UnixMs};
+use crate::kernel::secret::Secret;
 use crate::plan::Then;
-use crate::webhook;
-use crate::webhook::sign::{Unsigned, sign as make};
+use crate::webhook::sign::{Signed, Unsigned, sign as make};
+use crate::webhook::{self, ActiveSecret};
 
 /// As much as any endpoint could take.
 const BODY_BYTES_MAX: u64 = 67_108_864;
@@ -53,9 +55,14 @@ struct Event {
     /// Event id, for schemes that sign one in a header.
     #[arg(long, default_value = "evt_maitred_sign")]
     id: String,
+    /// Query of the request, for schemes that sign a part of it, e.g. `data.id=123`.
+    #[arg(long, default_value = "")]
+    query: String,
+    /// File with the private key, for schemes whose endpoints have public keys: PKCS #8 in PEM, whsk_…,
+    /// or the hex of an Ed25519 seed.
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
 }
-
-type Headers = Vec<(HeaderName, HeaderValue)>;
 
 pub(super) fn sign(
     args: &SignArgs,
@@ -64,22 +71,25 @@ pub(super) fn sign(
 ) -> Result<ExitCode, Failure> {
     let config = source.load()?;
     let body = read(&args.event.body)?;
-    let headers = headers(&config, &args.event, &body)?;
+    let signed = signed(&config, &args.event, &body)?;
     let (base, ca) = place::whereabouts(&config, args.base.as_deref(), None);
-    output.line(&format!("curl -sS {} \\", quote(&url(&base, &args.event))))?;
+    let url = url(&base, &args.event, &signed);
+    output.line(&format!("curl -sS {} \\", quote(&url)))?;
     if let Some(ca) = ca {
         output.line(&format!(
             "  --cacert {} \\",
             quote(&ca.display().to_string())
         ))?;
     }
-    output.line("  -H 'content-type: application/json' \\")?;
-    for (name, value) in &headers {
+    for (name, value) in with_content_type(&signed) {
         let value = value.to_str().unwrap_or_default();
         output.line(&format!("  -H {} \\", quote(&format!("{name}: {value}"))))?;
     }
-    let file = args.event.body.display().to_string();
-    output.line(&format!("  --data-binary {}", quote(&format!("@{file}"))))?;
+    let data = match &signed.body {
+        Some(body) => String::from_utf8_lossy(body).into_owned(),
+        None => format!("@{}", args.event.body.display()),
+    };
+    output.line(&format!("  --data-binary {}", quote(&data)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -90,12 +100,12 @@ pub(super) fn send(
 ) -> Result<ExitCode, Failure> {
     let config = source.load()?;
     let body = read(&args.event.body)?;
-    let headers = headers(&config, &args.event, &body)?;
+    let signed = signed(&config, &args.event, &body)?;
     let (base, ca) = place::whereabouts(&config, args.base.as_deref(), args.ca.as_deref());
     let client = Client::new(ca.as_deref()).map_err(Failure::Usage)?;
-    let answer = client
-        .post(&url(&base, &args.event), &headers, Bytes::from(body))
-        .map_err(Failure::No)?;
+    let (url, headers) = (url(&base, &args.event, &signed), with_content_type(&signed));
+    let body = Bytes::from(signed.body.unwrap_or(body));
+    let answer = client.post(&url, &headers, body).map_err(Failure::No)?;
     output.line(&format!(
         "{} {}",
         answer.status,
@@ -110,28 +120,36 @@ pub(super) fn send(
     }
 }
 
-fn headers(config: &Config, event: &Event, body: &[u8]) -> Result<Headers, Failure> {
+fn signed(config: &Config, event: &Event, body: &[u8]) -> Result<Signed, Failure> {
     let endpoint = endpoint(config, &event.endpoint)?;
     let now = Clock::system().unix();
-    let secret = endpoint
-        .secrets
-        .iter()
-        .find(|s| s.is_active(now))
-        .ok_or_else(|| {
-            Failure::Usage(format!("no secret of `{}` is active now", event.endpoint))
-        })?;
+    let secret = match &event.private_key {
+        Some(path) => private_key(path, &endpoint)?,
+        None => shared_secret(&endpoint, now)?,
+    };
     let unsigned = Unsigned {
         method: "POST",
-        query: "",
+        query: &event.query,
         event_id: &event.id,
         body,
     };
-    make(&endpoint.scheme, secret, &unsigned, now).map_err(|refusal| {
-        Failure::Usage(format!(
-            "this scheme signs what is not here: {}",
-            refusal.hint()
-        ))
-    })
+    make(&endpoint.scheme, &secret, &unsigned, now)
+        .map_err(|e| Failure::Usage(format!("cannot sign for this endpoint: {e}; {}", e.hint())))
+}
+
+/// A secret that can sign comes before a public key.
+fn shared_secret(endpoint: &webhook::Endpoint, now: UnixMs) -> Result<ActiveSecret, Failure> {
+    let active = endpoint.secrets.iter().filter(|s| s.is_active(now));
+    active
+        .min_by_key(|secret| secret.is_public_key())
+        .cloned()
+        .ok_or_else(|| Failure::Usage(format!("no secret of `{}` is active now", endpoint.name)))
+}
+
+fn private_key(path: &Path, endpoint: &webhook::Endpoint) -> Result<ActiveSecret, Failure> {
+    let text = Secret::new(read(path)?);
+    ActiveSecret::signing("private", &text, endpoint.scheme.keys())
+        .map_err(|e| Failure::Usage(format!("{}: {}; {}", path.display(), e.problem, e.hint)))
 }
 
 pub(super) fn endpoint(config: &Config, name: &str) -> Result<Arc<webhook::Endpoint>, Failure> {
@@ -166,8 +184,25 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
-fn url(base: &str, event: &Event) -> String {
-    format!("{}/webhooks/{}", base.trim_end_matches('/'), event.endpoint)
+/// The headers to send; JSON unless the scheme wants something else.
+fn with_content_type(signed: &Signed) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = signed.headers.clone();
+    if !headers.iter().any(|(name, _)| *name == CONTENT_TYPE) {
+        headers.insert(
+            0,
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        );
+    }
+    headers
+}
+
+fn url(base: &str, event: &Event, signed: &Signed) -> String {
+    let path = format!("{}/webhooks/{}", base.trim_end_matches('/'), event.endpoint);
+    let given = Some(&event.query).filter(|query| !query.is_empty());
+    match signed.query.as_ref().or(given) {
+        None => path,
+        Some(query) => format!("{path}?{query}"),
+    }
 }
 
 /// For a POSIX shell.

@@ -24,7 +24,7 @@ pub use trust::*;
 #[schemars(title = "maitred configuration")]
 pub struct File {
     /// `production` refuses everything that is convenient and unsafe: development secrets,
-    /// `danger_*` keys, wildcard origins, demo data.
+    /// `danger_*` keys (where they do not say otherwise), wildcard origins, demo data.
     #[schemars(extend("x-reload" = "restart"))]
     pub environment: Environment,
     /// Files laid under this one, in this order; paths are relative to this file. Tables are merged,

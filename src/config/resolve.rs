@@ -4,6 +4,7 @@
 mod edge;
 mod route;
 mod shared;
+mod special;
 mod traffic;
 mod trust;
 

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::env::{self, Env};
 use super::problem::{ConfigErrors, Place, Problem};
 use super::tree::{Node, Value};
-use super::{Config, check, resolve, schema};
+use super::{Config, check, preset, resolve, schema};
 
 /// Every key and its default; also the documentation of the file format.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -76,8 +76,10 @@ impl ConfigSource {
         }
     }
 
-    /// Lays the environment over the files, and fills entries up from `defaults`.
+    /// Fills schemes up from their presets, lays the environment over the files, and fills entries up
+    /// from `defaults`.
     fn complete(&self, merged: &mut Merged, root: &Json, problems: &mut Vec<Problem>) {
+        preset::lay_under(&mut merged.tree, problems);
         merged.variables = env::apply(&mut merged.tree, &self.env, root, problems);
         inherit(&mut merged.tree);
     }

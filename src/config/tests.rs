@@ -4,6 +4,7 @@ mod environment;
 mod golden;
 mod production;
 mod reference;
+mod special;
 
 use super::{Config, ConfigErrors, ConfigSource, Env, Route};
 use crate::plan::Then;

@@ -9,10 +9,10 @@ pub const X_MAITRED_IDENTITY: HeaderName = HeaderName::from_static("x-maitred-id
 pub const X_MAITRED_PROVIDER: HeaderName = HeaderName::from_static("x-maitred-provider");
 pub const X_MAITRED_RECEIVED_AT: HeaderName = HeaderName::from_static("x-maitred-received-at");
 pub const X_MAITRED_ATTEMPT: HeaderName = HeaderName::from_static("x-maitred-attempt");
-/// What the provider's signature covers: `body`, or only the `sender`.
-pub const X_MAITRED_AUTHENTICATED: HeaderName = HeaderName::from_static("x-maitred-authenticated");
 /// W3C Trace Context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What of a webhook its provider vouches for: `body`, `fields`, `token`, `crc32` or `none`.
+pub const X_MAITRED_AUTHENTICATED: HeaderName = HeaderName::from_static("x-maitred-authenticated");
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 pub const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");

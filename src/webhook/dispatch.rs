@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use headers::{Covers, headers};
+pub use headers::headers;
 pub use run::{Dispatch, Settings, Stop, run};
 
 use crate::kernel::clock::UnixMs;
@@ -70,7 +70,7 @@ impl Policy {
     #[must_use]
     pub fn covers(&self, endpoint: &str) -> Covers {
         let endpoint = self.endpoints.get(endpoint);
-        endpoint.map_or(Covers::SenderOnly, |policy| policy.covers)
+        endpoint.map_or(Covers::Nothing, |policy| policy.covers)
     }
 }
 

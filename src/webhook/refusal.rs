@@ -32,6 +32,16 @@ pub enum Refusal {
     Ambiguous,
     #[error("the body has a content encoding")]
     ContentEncoding,
+    #[error("the body is not {0}")]
+    BadBody(&'static str),
+    #[error("the field {0} of the body is missing or not the only one")]
+    MissingField(&'static str),
+    #[error("there is nothing in it that could be signed")]
+    NothingSigned,
+    #[error("the certificate is at a place where the provider has none")]
+    CertificatePlace,
+    #[error("the provider's certificate could not be had, or is not to be trusted")]
+    CertificateAway,
     #[error("no secret of this endpoint is active at present")]
     NoActiveSecret,
     #[error("no active secret made this signature")]
@@ -68,6 +78,11 @@ impl Refusal {
             Self::Ambiguous => "ambiguous",
             Self::ContentEncoding => "content_encoding",
             Self::NoActiveSecret => "no_active_secret",
+            Self::BadBody(_) => "bad_body",
+            Self::MissingField(_) => "missing_field",
+            Self::NothingSigned => "nothing_signed",
+            Self::CertificatePlace => "certificate_place",
+            Self::CertificateAway => "certificate_away",
             Self::NoMatch => "no_match",
             Self::Stale { .. } => "stale",
             Self::Future { .. } => "future",
@@ -96,6 +111,15 @@ impl Refusal {
                 "compare `ts` of the scheme (source and unit) with the provider's documentation"
             }
             Self::ContentEncoding => "have the provider or the proxy in front send it uncompressed",
+            Self::BadBody(_) | Self::MissingField(_) | Self::NothingSigned => {
+                "not from the provider, or the endpoint's scheme is another one's"
+            }
+            Self::CertificatePlace => {
+                "somebody is probing, or the scheme's `certificate_hosts` lacks one of the provider's"
+            }
+            Self::CertificateAway => {
+                "the edge must reach the provider by https; see `certificate_ca_file` too"
+            }
             Self::NoActiveSecret => "check not_before and not_after of the endpoint's secrets",
             Self::NoMatch => "wrong secret (rotated?), or a proxy in front changed the body",
             Self::Stale { .. } => {
@@ -115,6 +139,43 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the trouble is the edge's own and not the sender's failure; such are not counted
+    /// against an address.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::NoActiveSecret
+            | Self::InProgress
+            | Self::StoreFull
+            | Self::StoreAway
+            | Self::CertificateAway => {
+                true
+            }
+            Self::MissingHeader(_)
+            | Self::DuplicateHeader(_)
+            | Self::MissingQuery(_)
+            | Self::BadQuery(_)
+            | Self::TooManyItems { .. }
+            | Self::NoSignature
+            | Self::BadEncoding
+            | Self::MissingTimestamp
+            | Self::DuplicateTimestamp
+            | Self::BadTimestamp
+            | Self::Ambiguous
+            | Self::ContentEncoding
+            | Self::BadBody(_)
+            | Self::MissingField(_)
+            | Self::NothingSigned
+            | Self::CertificatePlace
+            | Self::NoMatch
+            | Self::Stale { .. }
+            | Self::Future { .. }
+            | Self::Replay => false,
+        }
+    }
+}
+
 impl From<Refusal> for Reject {
     fn from(refusal: Refusal) -> Self {
         let label = refusal.label();
@@ -123,6 +184,7 @@ impl From<Refusal> for Reject {
             Refusal::ContentEncoding => Self::new(Code::UnsupportedEncoding, label, reason),
             // Our own trouble is never a 4xx: some providers do not come back after one.
             Refusal::NoActiveSecret => Self::new(Code::Unavailable, label, reason).retry_after(60),
+            Refusal::CertificateAway => Self::new(Code::Unavailable, label, reason).retry_after(60),
             Refusal::InProgress => Self::new(Code::InProgress, label, reason).retry_after(1),
             Refusal::StoreFull => Self::new(Code::Overloaded, label, reason).retry_after(5),
             Refusal::StoreAway => Self::new(Code::Unavailable, label, reason).retry_after(5),
@@ -137,6 +199,10 @@ impl From<Refusal> for Reject {
             | Refusal::DuplicateTimestamp
             | Refusal::BadTimestamp
             | Refusal::Ambiguous
+            | Refusal::BadBody(_)
+            | Refusal::MissingField(_)
+            | Refusal::NothingSigned
+            | Refusal::CertificatePlace
             | Refusal::NoMatch
             | Refusal::Stale { .. }
             | Refusal::Future { .. }

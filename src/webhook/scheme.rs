@@ -4,6 +4,7 @@
 //! A scheme that would accept two readings of one signed text, or that leaves the body unsigned
 //! without saying so, does not build.
 
+mod alg;
 mod encoding;
 mod field;
 mod pattern;
@@ -12,9 +13,8 @@ mod template;
 mod timestamp;
 
 use http::HeaderName;
-use sha1::Sha1;
-use sha2::{Sha256, Sha512};
 
+pub use alg::{Alg, KeyForm};
 pub use encoding::Encoding;
 pub use pattern::{Capture, Pattern};
 pub use spec::{SchemeSpec, TsSpec};
@@ -30,6 +30,8 @@ const TOLERANCE_S_MAX: u32 = 24 * 3600;
 #[derive(Clone, Debug)]
 pub struct Scheme {
     pub(super) header: HeaderName,
+    /// More lines of that header are refused.
+    pub(super) lines_max: usize,
     pub(super) split: Option<u8>,
     pub(super) items: Vec<Pattern>,
     pub(super) alg: Alg,
@@ -41,26 +43,6 @@ pub struct Scheme {
     pub(super) on_replay: OnReplay,
     pub(super) public_url: String,
     pub(super) secret_bytes_min: usize,
-}
-
-/// What proves authenticity. Asymmetric algorithms will be further variants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Alg {
-    HmacSha256,
-    HmacSha512,
-    HmacSha1,
-    /// A shared token that is sent as it is; it says nothing of the body.
-    Equal,
-}
-
-/// How a secret's text becomes key bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum KeyForm {
-    Utf8,
-    Hex,
-    Base64,
-    /// Base64 after an optional `whsec_` (Standard Webhooks); 24 to 64 bytes.
-    Whsec,
 }
 
 /// Where the time of signing is and how far it may lie from now.
@@ -133,17 +115,18 @@ impl Scheme {
         let mut errors = field::Errors::default();
         let header = errors.take(field::header_name("header", &spec.header));
         let split = errors.take(field::split_byte(spec.split.as_deref()));
-        let items = errors.take(field::patterns(&spec.items));
+        let lines_max = errors.take(field::lines_max(spec.lines_max));
         let alg = errors.take(field::algorithm(spec.alg.as_deref()));
+        let items = errors.take(field::patterns(&spec.items, alg));
         let encoding = errors.take(field::encoding(spec.encoding.as_deref(), alg));
-        let key = errors.take(field::key_form(spec.key.as_deref()));
+        let key = errors.take(field::key_form(spec.key.as_deref(), alg));
         let signed = errors.take(template::parse(spec.signed.as_deref().unwrap_or_default()));
         let ts = errors.take(spec.ts.as_ref().map(field::ts_rule).transpose());
         let id = errors.take(spec.id.as_deref().map(field::id_source).transpose());
         let on_replay = errors.take(field::on_replay(spec.replay.as_deref(), spec.ts.is_some()));
         let least = errors.take(field::secret_bytes_min(spec.secret_bytes_min));
-        let (Some(header), Some(split), Some(items), Some(alg), Some(encoding)) =
-            (header, split, items, alg, encoding)
+        let (Some(header), Some(lines_max), Some(split), Some(items), Some(alg), Some(encoding)) =
+            (header, lines_max, split, items, alg, encoding)
         else {
             return Err(errors.0);
         };
@@ -157,6 +140,7 @@ impl Scheme {
         let secret_bytes_min = least;
         let scheme = Self {
             header,
+            lines_max,
             split,
             items,
             alg,
@@ -196,9 +180,33 @@ impl Scheme {
         self.signed.has_body()
     }
 
+    /// Whether a secret's name alone may stand in a file: the keys that check are public.
+    #[must_use]
+    pub fn has_public_keys(&self) -> bool {
+        self.algs().any(Alg::is_public_key)
+    }
+
+    /// How a secret's text becomes key bytes.
+    #[must_use]
+    pub fn key_form(&self) -> KeyForm {
+        self.key
+    }
+
+    /// What proves that its provider signed.
+    #[must_use]
+    pub fn alg(&self) -> Alg {
+        self.alg
+    }
+
+    /// Algorithms of the items that carry a signature, in the order of `match`.
+    pub(super) fn algs(&self) -> impl Iterator<Item = Alg> {
+        self.items.iter().filter_map(|p| p.capture().alg())
+    }
+
     /// Rules that concern several keys at once.
     fn check_whole(&self, unsigned_body: bool, errors: &mut Vec<SchemeError>) {
         self.check_coverage(unsigned_body, errors);
+        self.check_keys(errors);
         self.check_timestamp(errors);
         if self.signed.has_url() && !self.public_url.starts_with("https://") {
             errors.push(SchemeError::new(
@@ -222,8 +230,8 @@ impl Scheme {
                 "put literal text between the placeholders",
             ));
         }
-        let captures = |wanted| self.items.iter().filter(|p| p.capture() == wanted).count();
-        if captures(Capture::Sig) == 0 || captures(Capture::Ts) > 1 {
+        let timestamps = self.items.iter().filter(|p| p.capture() == Capture::Ts);
+        if self.algs().next().is_none() || timestamps.count() > 1 {
             errors.push(SchemeError::new(
                 "match",
                 "at least one item must have {sig} and at most one {ts}",
@@ -247,6 +255,13 @@ impl Scheme {
                 "remove `signed` and `ts`",
             ));
         }
+        if unsigned_body && self.signed.has_body() {
+            errors.push(SchemeError::new(
+                "unsigned_body",
+                "the signature covers the body",
+                "remove unsigned_body, or {body} if the provider does not sign it",
+            ));
+        }
         if self.alg != Alg::Equal && self.signed.is_empty() {
             errors.push(SchemeError::new(
                 "signed",
@@ -265,6 +280,33 @@ impl Scheme {
                 "encoding",
                 "`text` is for `equal` only",
                 "use hex",
+            ));
+        }
+    }
+
+    /// The text of a secret must say which key it is, and an algorithm must be able to take it.
+    fn check_keys(&self, errors: &mut Vec<SchemeError>) {
+        let several = self.algs().any(|alg| alg != self.alg);
+        if several && self.key != KeyForm::Whsec {
+            errors.push(SchemeError::new(
+                "key",
+                "items of several algorithms, and no secret says which of them it is for",
+                "use key = \"whsec\", where whsec_ is a shared secret and whpk_ a public key",
+            ));
+        }
+        let fits = match self.key {
+            KeyForm::Utf8 => !self.alg.is_public_key(),
+            KeyForm::Hex | KeyForm::Base64 => self.alg != Alg::EcdsaP256,
+            KeyForm::Whsec => matches!(self.alg, Alg::HmacSha256 | Alg::HmacSha512),
+            KeyForm::Whpk => self.alg == Alg::Ed25519,
+            KeyForm::Spki => self.alg.is_public_key(),
+        };
+        if !fits {
+            errors.push(SchemeError::new(
+                "key",
+                "this algorithm has no key of this form",
+                "spki for public keys; hex, base64 or whpk for ed25519; utf8, hex, base64 or whsec \
+                 for shared secrets",
             ));
         }
     }
@@ -330,18 +372,6 @@ impl IdFrom {
                     Self::UnsignedJson(pointer)
                 }
             }
-        }
-    }
-}
-
-impl Alg {
-    /// Bytes of a MAC, or of a token's digest.
-    pub(super) fn output_len(self) -> usize {
-        use sha2::digest::OutputSizeUser;
-        match self {
-            Self::HmacSha256 | Self::Equal => Sha256::output_size(),
-            Self::HmacSha512 => Sha512::output_size(),
-            Self::HmacSha1 => Sha1::output_size(),
         }
     }
 }

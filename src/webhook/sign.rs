@@ -5,7 +5,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::ActiveSecret;
 use super::refusal::Refusal;
-use super::scheme::{Alg, Capture, Inputs, Scheme, TsFrom};
+use super::rules::Rules;
+use super::scheme::{Capture, Inputs, Scheme, TsFrom};
 use crate::kernel::clock::UnixMs;
 
 /// What is to be signed.
@@ -18,16 +19,64 @@ pub struct Unsigned<'a> {
     pub body: &'a [u8],
 }
 
-/// The headers that make `request` acceptable to an endpoint with this scheme and secret.
+/// Why nothing can be signed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CannotSign {
+    /// What is to be signed would be refused, or lacks something that the scheme signs.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Whoever checks has no more than the public key.
+    #[error("the key of this scheme is public")]
+    PublicKey,
+    /// Nothing that could be handed to the edge would do.
+    #[error("only the provider can sign this")]
+    OnlyProvider,
+}
+
+impl CannotSign {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.hint(),
+            Self::PublicKey => "signing takes the private key: --private-key FILE",
+            Self::OnlyProvider => "try the provider's own test message",
+        }
+    }
+}
+
+/// What a signed request has that the unsigned one had not.
+#[derive(Clone, Debug, Default)]
+pub struct Signed {
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// For schemes that put something into it.
+    pub query: Option<String>,
+    /// The body to send instead, for schemes whose signature is inside.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What makes `request` acceptable to an endpoint with these rules and secret.
 ///
 /// # Errors
 /// A scheme that signs what `request` does not have, e.g. a query parameter.
 pub fn sign(
+    rules: &Rules,
+    secret: &ActiveSecret,
+    request: &Unsigned<'_>,
+    now: UnixMs,
+) -> Result<Signed, CannotSign> {
+    match rules {
+        Rules::Grammar(scheme) => by_grammar(scheme, secret, request, now),
+        Rules::Special(special) => special.sign(secret, request, now),
+    }
+}
+
+fn by_grammar(
     scheme: &Scheme,
     secret: &ActiveSecret,
     request: &Unsigned<'_>,
     now: UnixMs,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+) -> Result<Signed, CannotSign> {
     let ts = scheme
         .ts
         .as_ref()
@@ -37,26 +86,23 @@ pub fn sign(
     for name in scheme.signed.headers() {
         headers.insert(name.clone(), value(request.event_id.as_bytes())?);
     }
-    let pieces = scheme.signed.render(&Inputs {
-        body: request.body,
+    let rendered = scheme.signed.render(&Inputs {
         ts: ts.as_bytes(),
         method: request.method,
         url: &scheme.public_url,
         query: request.query,
         headers: &headers,
     })?;
-    let signature = match scheme.alg {
-        Alg::Equal => scheme.encoding.encode(secret.token().expose()),
-        Alg::HmacSha256 | Alg::HmacSha512 | Alg::HmacSha1 => {
-            scheme.encoding.encode(&secret.mac(&pieces))
-        }
-    };
+    let signature = secret.sign(&rendered.pieces(request.body));
+    let signature = signature.ok_or(CannotSign::PublicKey)?;
+    let signature = scheme.encoding.encode(&signature);
+    // An item of an algorithm that this secret is not for is left out.
     let items: Vec<_> = scheme
         .items
         .iter()
-        .map(|pattern| match pattern.capture() {
-            Capture::Sig => pattern.fill(&signature),
-            Capture::Ts => pattern.fill(ts.as_bytes()),
+        .filter_map(|pattern| match pattern.capture() {
+            Capture::Sig(alg) => (alg == secret.alg()).then(|| pattern.fill(&signature)),
+            Capture::Ts => Some(pattern.fill(ts.as_bytes())),
         })
         .collect();
     let separator = scheme.split.as_slice();
@@ -66,10 +112,11 @@ pub fn sign(
     if let Some(TsFrom::Header(name)) = scheme.ts.as_ref().map(|rule| &rule.from) {
         headers.insert(name.clone(), value(ts.as_bytes())?);
     }
-    Ok(headers
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect())
+    let lines = headers.iter();
+    Ok(Signed {
+        headers: lines.map(|(n, v)| (n.clone(), v.clone())).collect(),
+        ..Signed::default()
+    })
 }
 
 fn value(bytes: &[u8]) -> Result<HeaderValue, Refusal> {

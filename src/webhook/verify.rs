@@ -3,27 +3,44 @@
 //!
 //! Order of steps: content encoding → signature header → timestamp's spelling → signature over the
 //! raw bytes, against every active secret → age → event id. Nothing is parsed before the signature
-//! was found good.
+//! was found good. What comes before the signature needs no body, so [`Verifier`] takes the body as
+//! it arrives; [`verify`] is the same for a body that is there.
+
+mod event_id;
+mod offer;
 
 use std::sync::Arc;
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
 
+pub use event_id::EventId;
+pub(super) use event_id::{is_portable, portable};
+pub use offer::ITEMS_MAX;
+
+use super::covers::Covers;
+use super::key::{Offered, Running};
 use super::refusal::Refusal;
 use super::replay::ReplayKey;
-use super::scheme::{Alg, Capture, IdFrom, Inputs, Scheme, TsFrom, TsRule, header};
+use super::rules::Rules;
+use super::scheme::{Alg, IdFrom, Inputs, Scheme, TsFrom, TsRule, header};
+use super::special::Special;
 use super::{ActiveSecret, Endpoint};
 use crate::kernel::clock::UnixMs;
 
-/// More items than this in one signature header are refused.
-pub const ITEMS_MAX: usize = 16;
 /// How much longer than its timestamp allows an accepted message is remembered, in case the clock
 /// is set back.
 const SKEW_MS: i64 = 5_000;
-const EVENT_ID_BYTES_MAX: usize = 128;
+
+/// The parts of a request that a provider may have signed, its body apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a str,
+    /// Raw query without `?`; empty where there is none.
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+}
 
 /// The parts of a request that a provider may have signed.
 #[derive(Clone, Copy, Debug)]
@@ -51,34 +68,8 @@ pub struct Verified {
     pub claimed_id: Option<String>,
     /// Which secret matched, for the metric that shows when an old one is unused.
     pub secret_name: Arc<str>,
-}
-
-/// The event's id and what it rests on.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum EventId {
-    /// The provider's own and covered by its signature: two messages with it are one event.
-    Signed(String),
-    /// Made by us from the signed bytes.
-    Derived(String),
-}
-
-impl EventId {
-    /// The id's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Signed(id) | Self::Derived(id) => id,
-        }
-    }
-
-    /// The id, where the provider gave one and signed it.
-    #[must_use]
-    pub fn signed(&self) -> Option<&str> {
-        match self {
-            Self::Signed(id) => Some(id),
-            Self::Derived(_) => None,
-        }
-    }
+    /// What of the message the provider vouches for.
+    pub covers: Covers,
 }
 
 /// Checks everything that can be checked without memory.
@@ -90,46 +81,216 @@ pub fn verify(
     request: &SignedParts<'_>,
     now: UnixMs,
 ) -> Result<Verified, Refusal> {
-    let scheme = &endpoint.scheme;
-    refuse_content_encoding(request.headers)?;
-    let found = Found::read(scheme, request.headers)?;
-    let ts_text = timestamp_text(scheme, &found, request.headers)?;
-    let early = scheme
-        .ts
-        .as_ref()
-        .zip(ts_text)
-        .map(|(rule, text)| rule.unit.parse(text).ok_or(Refusal::BadTimestamp));
-    let early = early.transpose()?;
-    let pieces = scheme.signed.render(&Inputs {
-        body: request.body,
-        ts: ts_text.unwrap_or_default(),
+    let head = Head {
         method: request.method,
-        url: &scheme.public_url,
         query: request.query,
         headers: request.headers,
-    })?;
-
-    let secret = matching_secret(scheme, &endpoint.secrets, &found, &pieces, now)?;
-
-    let signed_at = match (&scheme.ts, early) {
-        (Some(rule), None) => Some(timestamp_in_body(rule, request.body)?),
-        (Some(_) | None, early) => early,
     };
-    let expires_at = match (&scheme.ts, signed_at) {
-        (Some(rule), Some(at)) => Some(check_age(rule, at, now)?),
-        (Some(_) | None, _) => None,
-    };
-    let replay_key = replay_key(endpoint, &pieces, request.body);
-    let (event_id, claimed_id) = event_id(endpoint, request, &replay_key);
-    let secret_name = secret.name().clone();
-    Ok(Verified {
-        replay_key,
-        signed_at,
-        expires_at,
-        event_id,
-        claimed_id,
-        secret_name,
-    })
+    let mut verifier = Verifier::begin(endpoint, &head, now)?;
+    verifier.update(request.body);
+    verifier.finish(request.body, now)
+}
+
+/// A check that takes the body as it arrives, so that it costs nothing more at the body's end. Special
+/// schemes look at the body as a whole and begin at its end.
+pub struct Verifier<'e>(Part<'e>);
+
+enum Part<'e> {
+    Grammar(Box<ByGrammar<'e>>),
+    Special(Box<BySpecial<'e>>),
+}
+
+impl<'e> Verifier<'e> {
+    /// Reads the head. What is refused here needs no body.
+    ///
+    /// # Errors
+    /// A head that cannot belong to a signed request, however its body goes on.
+    pub fn begin(endpoint: &'e Endpoint, head: &Head<'_>, now: UnixMs) -> Result<Self, Refusal> {
+        refuse_content_encoding(head.headers)?;
+        Ok(Self(match endpoint.scheme.as_ref() {
+            Rules::Grammar(scheme) => {
+                let begun = ByGrammar::begin(endpoint, scheme, head, now)?;
+                Part::Grammar(Box::new(begun))
+            }
+            Rules::Special(special) => Part::Special(Box::new(BySpecial {
+                endpoint,
+                special,
+                method: head.method.to_owned(),
+                query: head.query.to_owned(),
+                headers: head.headers.clone(),
+            })),
+        }))
+    }
+
+    /// The next bytes of the body, exactly as they were received.
+    pub fn update(&mut self, chunk: &[u8]) {
+        match &mut self.0 {
+            Part::Grammar(begun) => begun.update(chunk),
+            Part::Special(_) => {}
+        }
+    }
+
+    /// The verdict. `body` is everything that `update` has seen; a scheme of the grammar reads it only
+    /// for what is said to be in it, and only after the signature was found good.
+    ///
+    /// # Errors
+    /// As [`verify`].
+    pub fn finish(self, body: &[u8], now: UnixMs) -> Result<Verified, Refusal> {
+        match self.0 {
+            Part::Grammar(begun) => begun.finish(body, now),
+            Part::Special(begun) => begun.finish(body, now),
+        }
+    }
+}
+
+/// The head of a message of a special scheme.
+struct BySpecial<'e> {
+    endpoint: &'e Endpoint,
+    special: &'e Special,
+    method: String,
+    query: String,
+    headers: HeaderMap,
+}
+
+impl BySpecial<'_> {
+    fn finish(&self, body: &[u8], now: UnixMs) -> Result<Verified, Refusal> {
+        let request = SignedParts {
+            method: &self.method,
+            query: &self.query,
+            headers: &self.headers,
+            body,
+        };
+        self.special.verify(self.endpoint, &request, now)
+    }
+}
+
+/// Every active secret is tried, whichever was the right one.
+struct ByGrammar<'e> {
+    endpoint: &'e Endpoint,
+    scheme: &'e Scheme,
+    offered: Vec<Offered>,
+    /// Secrets that were active at the beginning.
+    running: Vec<(&'e ActiveSecret, Running)>,
+    /// Where it is known before the body is verified.
+    signed_at: Option<UnixMs>,
+    id_in_header: Option<String>,
+    /// What is signed after the body.
+    after: Vec<u8>,
+    /// Of the signed bytes.
+    signed: Sha256,
+    /// Of the body, where it is not signed.
+    unsigned: Sha256,
+    body_bytes: usize,
+}
+
+impl<'e> ByGrammar<'e> {
+    fn begin(
+        endpoint: &'e Endpoint,
+        scheme: &'e Scheme,
+        head: &Head<'_>,
+        now: UnixMs,
+    ) -> Result<Self, Refusal> {
+        let found = offer::read(scheme, head.headers)?;
+        let ts = timestamp_text(scheme, found.ts, head.headers)?;
+        let signed_at = scheme
+            .ts
+            .as_ref()
+            .zip(ts)
+            .map(|(rule, text)| rule.unit.parse(text).ok_or(Refusal::BadTimestamp));
+        let rendered = scheme.signed.render(&Inputs {
+            ts: ts.unwrap_or_default(),
+            method: head.method,
+            url: &scheme.public_url,
+            query: head.query,
+            headers: head.headers,
+        });
+        let signed_at = signed_at.transpose()?;
+        let rendered = rendered?;
+        let active = endpoint.secrets.iter().filter(|s| s.is_active(now));
+        let running = active.map(|secret| (secret, secret.begin(&found.offered)));
+        let mut verifier = Self {
+            endpoint,
+            scheme,
+            running: running.collect(),
+            offered: found.offered,
+            signed_at,
+            id_in_header: id_in_header(scheme, head.headers),
+            after: rendered.after,
+            signed: Sha256::new(),
+            unsigned: Sha256::new(),
+            body_bytes: 0,
+        };
+        if verifier.running.is_empty() {
+            return Err(Refusal::NoActiveSecret);
+        }
+        verifier.take_signed(&rendered.before);
+        Ok(verifier)
+    }
+
+    fn update(&mut self, chunk: &[u8]) {
+        self.body_bytes += chunk.len();
+        if self.scheme.signs_body() {
+            self.take_signed(chunk);
+        } else {
+            self.unsigned.update(chunk);
+        }
+    }
+
+    fn finish(mut self, body: &[u8], now: UnixMs) -> Result<Verified, Refusal> {
+        if body.len() != self.body_bytes {
+            debug_assert!(false, "another body than the one that was checked");
+            return Err(Refusal::NoMatch);
+        }
+        let after = std::mem::take(&mut self.after);
+        self.take_signed(&after);
+        let signed: [u8; 32] = self.signed.finalize().into();
+        let secret = matching_secret(self.running, &signed, &self.offered)?;
+
+        let rule = self.scheme.ts.as_ref();
+        let signed_at = match (rule, self.signed_at) {
+            (Some(rule), None) => Some(timestamp_in_body(rule, body)?),
+            (Some(_) | None, early) => early,
+        };
+        let expires_at = match (rule, signed_at) {
+            (Some(rule), Some(at)) => Some(check_tolerance((rule.past_s, rule.future_s), at, now)?),
+            (Some(_) | None, _) => None,
+        };
+        let replay_key = replay_key(self.endpoint, &signed, &self.unsigned.finalize().into());
+        let (event_id, claimed_id) = event_id::read(
+            self.endpoint,
+            self.scheme,
+            self.id_in_header,
+            body,
+            &replay_key,
+        );
+        Ok(Verified {
+            replay_key,
+            signed_at,
+            expires_at,
+            event_id,
+            claimed_id,
+            secret_name: secret.name().clone(),
+            covers: covers(self.scheme),
+        })
+    }
+
+    fn take_signed(&mut self, bytes: &[u8]) {
+        self.signed.update(bytes);
+        for (_, running) in &mut self.running {
+            running.update(bytes);
+        }
+    }
+}
+
+fn covers(scheme: &Scheme) -> Covers {
+    match (scheme.signs_body(), scheme.alg) {
+        (true, _) => Covers::Body,
+        (false, Alg::Equal) => Covers::Token,
+        (
+            false,
+            Alg::HmacSha256 | Alg::HmacSha512 | Alg::HmacSha1 | Alg::Ed25519 | Alg::EcdsaP256,
+        ) => Covers::Fields("of the request only what `signed` of the scheme names"),
+    }
 }
 
 /// The signature is over the bytes on the wire; what a decoder would make of them is not signed.
@@ -142,123 +303,42 @@ fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// What the signature header offers.
-struct Found<'a> {
-    /// Decoded candidates, all of the right length.
-    signatures: Vec<Vec<u8>>,
-    ts: Option<&'a [u8]>,
-}
-
-impl<'a> Found<'a> {
-    fn read(scheme: &Scheme, headers: &'a HeaderMap) -> Result<Self, Refusal> {
-        let line = required(headers, &scheme.header)?;
-        let (signatures, ts) = items(scheme, line)?;
-        if signatures.is_empty() {
-            return Err(Refusal::NoSignature);
-        }
-        let decoded = signatures.iter().filter_map(|text| decode(scheme, text));
-        let signatures: Vec<_> = decoded.collect();
-        if signatures.is_empty() {
-            return Err(Refusal::BadEncoding);
-        }
-        Ok(Self { signatures, ts })
-    }
-}
-
-type Items<'a> = (Vec<&'a [u8]>, Option<&'a [u8]>);
-
-/// Sorts the header's items into signatures and the timestamp. Items of no known shape are left
-/// alone: providers add versions.
-fn items<'a>(scheme: &Scheme, line: &'a [u8]) -> Result<Items<'a>, Refusal> {
-    let mut signatures = Vec::new();
-    let mut ts = None;
-    for (at, item) in split(scheme.split, line).enumerate() {
-        if at >= ITEMS_MAX {
-            return Err(Refusal::TooManyItems { max: ITEMS_MAX });
-        }
-        let shape = scheme
-            .items
-            .iter()
-            .find_map(|p| Some((p.capture(), p.find(item)?)));
-        match shape {
-            None => {}
-            Some((Capture::Sig, text)) => signatures.push(text),
-            Some((Capture::Ts, _)) if ts.is_some() => return Err(Refusal::DuplicateTimestamp),
-            Some((Capture::Ts, text)) => ts = Some(text),
-        }
-    }
-    Ok((signatures, ts))
-}
-
-/// Items without the blanks around them; a header that is one item is taken as it is.
-fn split(separator: Option<u8>, line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let whole = separator.is_none();
-    line.split(move |byte| separator == Some(*byte))
-        .map(move |item| if whole { item } else { item.trim_ascii() })
-}
-
-/// Bytes to compare with the MAC. A token is compared by digest, so that its length does not show.
-fn decode(scheme: &Scheme, text: &[u8]) -> Option<Vec<u8>> {
-    let bytes = scheme.encoding.decode(text)?;
-    match scheme.alg {
-        Alg::Equal => (!bytes.is_empty()).then(|| Sha256::digest(&bytes).to_vec()),
-        Alg::HmacSha256 | Alg::HmacSha512 | Alg::HmacSha1 => {
-            (bytes.len() == scheme.alg.output_len()).then_some(bytes)
-        }
-    }
-}
-
 /// The timestamp's text where it is known before the body is verified.
 fn timestamp_text<'a>(
     scheme: &Scheme,
-    found: &Found<'a>,
+    in_item: Option<&'a [u8]>,
     headers: &'a HeaderMap,
 ) -> Result<Option<&'a [u8]>, Refusal> {
     match scheme.ts.as_ref().map(|rule| &rule.from) {
         None | Some(TsFrom::Json(_)) => Ok(None),
-        Some(TsFrom::Item) => found.ts.map(Some).ok_or(Refusal::MissingTimestamp),
+        Some(TsFrom::Item) => in_item.map(Some).ok_or(Refusal::MissingTimestamp),
         Some(TsFrom::Header(name)) => header(headers, name)?
             .map(Some)
             .ok_or(Refusal::MissingTimestamp),
     }
 }
 
-fn required<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Refusal> {
-    header(headers, name)?.ok_or_else(|| Refusal::MissingHeader(name.clone()))
+fn id_in_header(scheme: &Scheme, headers: &HeaderMap) -> Option<String> {
+    let name: &HeaderName = match scheme.id.as_ref()? {
+        IdFrom::SignedHeader(name) | IdFrom::UnsignedHeader(name) => name,
+        IdFrom::SignedJson(_) | IdFrom::UnsignedJson(_) => return None,
+    };
+    let value = header(headers, name).ok().flatten()?;
+    std::str::from_utf8(value).ok().map(str::to_owned)
 }
 
-/// One MAC for each active secret, compared with each candidate; never stops early, so that time
-/// does not tell which secret or candidate was the right one.
-fn matching_secret<'s, T: AsRef<[u8]>>(
-    scheme: &Scheme,
-    secrets: &'s [ActiveSecret],
-    found: &Found<'_>,
-    pieces: &[T],
-    now: UnixMs,
-) -> Result<&'s ActiveSecret, Refusal> {
-    debug_assert!(
-        found
-            .signatures
-            .iter()
-            .all(|sig| sig.len() == scheme.alg.output_len())
-    );
+/// Never stops early, so that time does not tell which secret or signature was the right one.
+fn matching_secret<'e>(
+    running: Vec<(&'e ActiveSecret, Running)>,
+    digest: &[u8; 32],
+    offered: &[Offered],
+) -> Result<&'e ActiveSecret, Refusal> {
     let mut matched = None;
-    let mut active = 0;
-    for secret in secrets.iter().filter(|secret| secret.is_active(now)) {
-        active += 1;
-        let mac = secret.mac(pieces);
-        let hit = found
-            .signatures
-            .iter()
-            .fold(Choice::from(0), |hit, signature| {
-                hit | mac.as_slice().ct_eq(signature)
-            });
-        if bool::from(hit) && matched.is_none() {
+    for (secret, running) in running {
+        let hit = running.finish(secret.alg(), digest, offered);
+        if hit && matched.is_none() {
             matched = Some(secret);
         }
-    }
-    if active == 0 {
-        return Err(Refusal::NoActiveSecret);
     }
     matched.ok_or(Refusal::NoMatch)
 }
@@ -276,12 +356,13 @@ fn timestamp_in_body(rule: &TsRule, body: &[u8]) -> Result<UnixMs, Refusal> {
 
 /// The moment from which these bytes are refused as stale. It hangs on the timestamp and not on the
 /// arrival: a message dated ahead stays good for past + future.
-fn check_age(rule: &TsRule, at: UnixMs, now: UnixMs) -> Result<UnixMs, Refusal> {
+pub(super) fn check_tolerance(
+    (past_s, future_s): (u32, u32),
+    at: UnixMs,
+    now: UnixMs,
+) -> Result<UnixMs, Refusal> {
     let age_ms = now.0.saturating_sub(at.0);
-    let (past_ms, future_ms) = (
-        i64::from(rule.past_s) * 1000,
-        i64::from(rule.future_s) * 1000,
-    );
+    let (past_ms, future_ms) = (i64::from(past_s) * 1000, i64::from(future_s) * 1000);
     if age_ms > past_ms {
         return Err(Refusal::Stale {
             age_s: age_ms.unsigned_abs() / 1000,
@@ -295,72 +376,20 @@ fn check_age(rule: &TsRule, at: UnixMs, now: UnixMs) -> Result<UnixMs, Refusal> 
     Ok(UnixMs(at.0.saturating_add(past_ms).saturating_add(SKEW_MS)))
 }
 
-/// SHA-256 over endpoint ‖ signed bytes ‖ body where it is unsigned, each with its length. Not over
-/// the header: one signature has several spellings, and with two secrets one message has two.
-fn replay_key<T: AsRef<[u8]>>(endpoint: &Endpoint, pieces: &[T], body: &[u8]) -> ReplayKey {
+/// SHA-256 over endpoint ‖ SHA-256 of the signed bytes ‖ SHA-256 of the body where it is unsigned. Not
+/// over the header: one signature has several spellings, and with two secrets one message has two.
+pub(super) fn replay_key(endpoint: &Endpoint, signed: &[u8; 32], unsigned: &[u8; 32]) -> ReplayKey {
     let mut hash = Sha256::new();
-    hash_part(&mut hash, &[endpoint.name.as_bytes()]);
-    hash_part(&mut hash, pieces);
-    let unsigned: &[u8] = if endpoint.scheme.signs_body() {
-        &[]
-    } else {
-        body
-    };
-    hash_part(&mut hash, &[unsigned]);
+    hash_part(&mut hash, endpoint.name.as_bytes());
+    hash.update(signed);
+    hash.update(unsigned);
     ReplayKey(hash.finalize().into())
 }
 
-fn hash_part<T: AsRef<[u8]>>(hash: &mut Sha256, pieces: &[T]) {
-    let len: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
-    hash.update(u64::try_from(len).unwrap_or(u64::MAX).to_be_bytes());
-    for piece in pieces {
-        hash.update(piece.as_ref());
-    }
-}
-
-/// The id under which the event is delivered, and the unsigned one if there is one.
-fn event_id(
-    endpoint: &Endpoint,
-    request: &SignedParts<'_>,
-    key: &ReplayKey,
-) -> (EventId, Option<String>) {
-    let derived = || EventId::Derived(format!("evt_{}", hex::encode(key.0)));
-    let header = |name: &HeaderName| {
-        let value = header(request.headers, name).ok().flatten()?;
-        std::str::from_utf8(value).ok().map(str::to_owned)
-    };
-    let signed = |id: Option<String>| {
-        let id = id.filter(|id| !id.is_empty());
-        id.map_or_else(derived, |id| EventId::Signed(portable(endpoint, id)))
-    };
-    match &endpoint.scheme.id {
-        None => (derived(), None),
-        Some(IdFrom::SignedHeader(name)) => (signed(header(name)), None),
-        Some(IdFrom::SignedJson(pointer)) => (signed(pointer.find(request.body)), None),
-        Some(IdFrom::UnsignedHeader(name)) => (derived(), harmless(header(name))),
-        Some(IdFrom::UnsignedJson(pointer)) => (derived(), harmless(pointer.find(request.body))),
-    }
-}
-
-/// An id travels in headers and, with dots between the parts, in the delivery's signature. One that
-/// cannot is replaced by its digest, which is as stable as the id.
-fn portable(endpoint: &Endpoint, id: String) -> String {
-    if is_portable(&id) {
-        return id;
-    }
-    let mut hash = Sha256::new();
-    hash_part(&mut hash, &[endpoint.name.as_bytes()]);
-    hash_part(&mut hash, &[id.as_bytes()]);
-    format!("evt_{}", hex::encode(hash.finalize()))
-}
-
-fn is_portable(id: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'/' | b'=');
-    id.len() <= EVENT_ID_BYTES_MAX && id.bytes().all(plain)
-}
-
-fn harmless(id: Option<String>) -> Option<String> {
-    id.filter(|id| is_portable(id))
+/// With its length in front, so that it cannot run into what follows.
+fn hash_part(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hash.update(bytes);
 }
 
 #[cfg(test)]

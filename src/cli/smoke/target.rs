@@ -181,7 +181,7 @@ fn secret(
     if let Some(name) = &args.webhook_secret_env {
         let text = env.get(name);
         let text = text.ok_or_else(|| Failure::Usage(format!("variable {name} is not set")))?;
-        return ActiveSecret::new(name, &Secret::new(text), &endpoint.scheme)
+        return ActiveSecret::new(name, &Secret::new(text), endpoint.scheme.keys())
             .map_err(|e| Failure::Usage(format!("variable {name}: {e}")));
     }
     let now = clock.unix();

@@ -189,7 +189,11 @@ fn event(visit: &Visit<'_>, name: &str, at: UnixMs) -> Result<Event, Miss> {
             "an endpoint with another scheme",
         )
     })?;
-    let mut headers: HeaderMap = signed.into_iter().collect();
+    if signed.query.is_some() || signed.body.is_some() {
+        let what = "the signature of this scheme is not in a header";
+        return Err(Miss::look(what, "an endpoint with another scheme"));
+    }
+    let mut headers: HeaderMap = signed.headers.into_iter().collect();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let body = body.into();
     Ok(Event { id, headers, body })

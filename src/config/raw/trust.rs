@@ -35,6 +35,8 @@ pub struct WebhookSecret {
     pub secret_file: Option<String>,
     /// The secret itself; begins with `dev-`. Refused in production.
     pub danger_secret: Option<String>,
+    /// The key itself, for schemes whose keys are public.
+    pub public_key: Option<String>,
     /// Whether it may be missing, e.g. the previous one of a rotation.
     #[serde(default)]
     pub optional: bool,
@@ -42,6 +44,9 @@ pub struct WebhookSecret {
     pub not_before: Option<String>,
     /// RFC 3339: it does not count from then on.
     pub not_after: Option<String>,
+    /// What the provider calls it in its signatures. Braintree: the public key.
+    #[schemars(length(min = 1, max = 128))]
+    pub key_id: Option<String>,
 }
 
 impl WebhookSecret {
@@ -170,12 +175,12 @@ pub struct Inbox {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Name of one of `schemes`.
+    /// Name of one of `schemes`, else of a preset (`maitred config presets`).
     pub scheme: String,
-    /// Who sends, as told to the API; absent = the scheme's name.
+    /// Who sends, as told to the API; absent = the preset's, else the scheme's name.
     pub provider: Option<String>,
-    /// All active secrets; each is tried on every request.
-    #[schemars(length(min = 1, max = 16))]
+    /// All active secrets; each is tried on every request. PayPal: the webhook's id.
+    #[schemars(length(max = 16))]
     pub secrets: Vec<WebhookSecret>,
     /// What happens to a verified event.
     pub mode: Mode,
@@ -198,6 +203,9 @@ pub struct Endpoint {
     /// Whole time for the body to arrive.
     #[schemars(range(min = 100, max = 600_000))]
     pub body_timeout_ms: u64,
+    /// Takes the unsigned verification code that Clover sends while a URL is registered, and writes
+    /// it into the log. Accepted in production, with a notice: switch it off afterwards.
+    pub danger_clover_verification: bool,
 }
 
 /// What happens to a verified event.
@@ -210,19 +218,44 @@ pub enum Mode {
     Pass,
 }
 
-/// How a provider signs. Placeholders: `{body}`, `{ts}`, `{method}`, `{url}`, `{header:NAME}`,
-/// `{query:NAME}`.
+/// How a provider signs. Placeholders: `{body}`, `{ts}`, `{method}`, `{url}`, `{url:decoded}`,
+/// `{header:NAME}`, `{query:NAME}`.
 #[derive(Clone, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
-    /// The signature's header; it must come exactly once.
-    #[schemars(length(min = 1))]
-    pub header: String,
+    /// Preset (`maitred config presets`) that fills up what is not written here.
+    #[serde(skip_serializing)]
+    pub preset: Option<String>,
+    /// A provider whose scheme is code and not data. Of the other keys count then `replay`,
+    /// `handshake`, `secret_bytes_min` and what is said to be for that provider.
+    #[serde(skip_serializing)]
+    pub special: Option<Special>,
+    /// What the provider sends to try the URL out, and the edge answers.
+    #[serde(skip_serializing)]
+    pub handshake: Option<Handshake>,
+    /// For `paypal`: exact hosts that its certificates are fetched from.
+    #[serde(skip_serializing)]
+    #[schemars(length(max = 8))]
+    pub certificate_hosts: Vec<String>,
+    /// For `paypal`: PEM file of the authorities that its certificate must come from; absent = those
+    /// that browsers trust.
+    #[serde(skip_serializing)]
+    pub certificate_ca_file: Option<String>,
+    /// For `mollie-classic`: says that these messages are not signed and the API knows. Accepted in
+    /// production, with a notice: the provider offers nothing better.
+    #[serde(skip_serializing)]
+    pub danger_unsigned: bool,
+    /// The signature's header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Lines of that header accepted; the others must come exactly once.
+    #[schemars(range(min = 1, max = 16))]
+    pub lines_max: u32,
     /// Separator of several items in that header; absent = the header is one item.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
     /// What an item looks like: literal text with one of `{sig}` and `{ts}`. Other items are
-    /// ignored.
+    /// ignored. `{sig:ed25519}` = by another algorithm than `alg`.
     #[serde(rename = "match")]
     #[schemars(length(min = 1, max = 16))]
     pub items: Vec<String>,
@@ -231,8 +264,9 @@ pub struct Scheme {
     /// How the signature is written; strict. Absent = `hex`, or `text` where `alg` is `equal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
-    /// How the text of a secret becomes key bytes.
-    pub key: KeyForm,
+    /// How the text of a secret becomes key bytes. Absent = `utf8`, or `spki` for public keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyForm>,
     /// The bytes that are signed. A group in brackets vanishes when its placeholder is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<String>,
@@ -251,6 +285,35 @@ pub struct Scheme {
     /// Shortest secret accepted, in bytes.
     #[schemars(range(min = 8, max = 1_024))]
     pub secret_bytes_min: u32,
+}
+
+/// A provider whose scheme is code.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Special {
+    /// Adyen's payments: one signature per item, in the body. Keys are hex.
+    AdyenStandard,
+    /// Each secret has a `key_id`.
+    Braintree,
+    /// Not signed at all; needs `danger_unsigned`.
+    MollieClassic,
+    /// Its secrets are ids of webhooks; needs `certificate_hosts`.
+    Paypal,
+    Toast,
+    /// `alg` is `hmac-sha1` (auth token) or `hmac-sha256` (shared key); the endpoint has a
+    /// `public_url` without query.
+    Twilio,
+}
+
+/// What a provider sends to try a URL out.
+#[derive(Clone, Copy, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Handshake {
+    Slack,
+    Zoom,
+    Discord,
+    /// GET with `bt_challenge`.
+    Braintree,
 }
 
 /// A signed moment.
@@ -288,6 +351,10 @@ pub enum SchemeAlg {
     HmacSha256,
     HmacSha512,
     HmacSha1,
+    Ed25519,
+    /// Over SHA-256, the signature in DER.
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
     /// The header is the secret itself.
     Equal,
 }
@@ -318,8 +385,12 @@ pub enum KeyForm {
     Utf8,
     Hex,
     Base64,
-    /// Base64 after the prefix `whsec_`.
+    /// Base64 after the prefix `whsec_`; with `{sig:ed25519}` also `whpk_`.
     Whsec,
+    /// Base64 of an Ed25519 public key after the prefix `whpk_`.
+    Whpk,
+    /// A public key as in a PEM file between its two lines.
+    Spki,
 }
 
 /// How a moment is written.

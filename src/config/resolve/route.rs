@@ -9,6 +9,7 @@ use super::{Report, traffic, trust};
 use crate::config::env::Env;
 use crate::config::{Route, raw};
 use crate::plan::{Builtin, Plan, Then};
+use crate::webhook::handshake::Handshake;
 use crate::{auth, limit};
 
 type Classes = BTreeMap<String, Arc<limit::Class>>;
@@ -83,6 +84,11 @@ fn builtin(path: &str, builtin: Builtin) -> Route {
 }
 
 fn webhook(path: String, endpoint: crate::webhook::Endpoint, limit: limit::Policy) -> Route {
+    let methods = match endpoint.handshake {
+        Some(Handshake::Braintree) => vec![Method::POST, Method::GET],
+        Some(Handshake::Slack | Handshake::Zoom | Handshake::Discord | Handshake::DangerClover)
+        | None => vec![Method::POST],
+    };
     let plan = Plan {
         name: Arc::from(path.as_str()),
         limit,
@@ -93,7 +99,7 @@ fn webhook(path: String, endpoint: crate::webhook::Endpoint, limit: limit::Polic
     };
     Route {
         pattern: path,
-        methods: vec![Method::POST],
+        methods,
         plan: Arc::new(plan),
     }
 }

@@ -228,10 +228,6 @@ pub(super) fn dispatch(
         let declared = file.webhooks.endpoints.get(endpoint.name.as_ref());
         let policy = dispatch::EndpointPolicy {
             order_timeout_s: declared.and_then(|raw| NonZeroU32::new(raw.order_timeout_s)),
-            covers: match endpoint.scheme.signs_body() {
-                true => dispatch::Covers::Body,
-                false => dispatch::Covers::SenderOnly,
-            },
         };
         (endpoint.name.clone(), policy)
     });

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Report;
+use super::{Report, special};
 use crate::config::env::Env;
-use crate::config::raw;
 use crate::config::secret::{self, Found};
+use crate::config::{check, preset, raw};
 use crate::kernel::secret::Secret;
-use crate::webhook::OrderKey;
-use crate::webhook::scheme::{Scheme, SchemeSpec, Unit};
+use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec, Unit};
+use crate::webhook::{OrderKey, Rules};
 use crate::{auth, webhook};
 
 /// Shortest secret shared with the API.
@@ -185,7 +185,7 @@ fn long_enough(found: &Found, least: usize) -> Result<(), String> {
 pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
     for (name, raw) in &file.schemes {
         // Which URL a provider has on record is the endpoint's to say.
-        let Err(errors) = Scheme::build(&spec(raw, Some("https://edge.invalid/"))) else {
+        let Err(errors) = rules(raw, Some("https://edge.invalid/")) else {
             continue;
         };
         for error in errors {
@@ -198,6 +198,19 @@ pub(super) fn schemes(file: &raw::File, report: &mut Report<'_>) {
     }
 }
 
+fn rules(raw: &raw::Scheme, public_url: Option<&str>) -> Result<Rules, Vec<SchemeError>> {
+    if let Some(kind) = raw.special {
+        return special::build(kind, raw, public_url).map(Rules::Special);
+    }
+    let mut errors = special::misplaced(raw);
+    let built = Scheme::build(&spec(raw, public_url));
+    let scheme = built.map_err(|mut e| errors.append(&mut e)).ok();
+    match scheme {
+        Some(scheme) if errors.is_empty() => Ok(Rules::Grammar(scheme)),
+        Some(_) | None => Err(errors),
+    }
+}
+
 fn spec(raw: &raw::Scheme, public_url: Option<&str>) -> SchemeSpec {
     // Both sides use the same keys; the test of this module holds them to it.
     let spec = serde_json::to_value(raw).and_then(serde_json::from_value::<SchemeSpec>);
@@ -205,6 +218,27 @@ fn spec(raw: &raw::Scheme, public_url: Option<&str>) -> SchemeSpec {
         public_url: public_url.map(str::to_owned),
         ..spec.unwrap_or_default()
     }
+}
+
+/// The endpoint's scheme; presets that are named have been laid among the schemes.
+fn declared<'f>(
+    file: &'f raw::File,
+    key: &str,
+    raw: &raw::Endpoint,
+    report: &mut Report<'_>,
+) -> Option<&'f raw::Scheme> {
+    let found = file.schemes.get(&raw.scheme);
+    if found.is_none() {
+        let mut known: Vec<&str> = file.schemes.keys().map(String::as_str).collect();
+        preset::names().for_each(|name| known.push(name));
+        let hint = match check::nearest(&raw.scheme, known.into_iter()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`maitred config presets` lists those that are built in".to_owned(),
+        };
+        let message = format!("there is no scheme `{}`", raw.scheme);
+        report.error(&format!("{key}.scheme"), message, hint);
+    }
+    found
 }
 
 /// One `/webhooks/{name}`.
@@ -222,14 +256,9 @@ pub(super) fn endpoint(
         &file.upstreams,
         "upstream",
     );
-    let declared = report.refer(
-        &format!("{key}.scheme"),
-        &raw.scheme,
-        &file.schemes,
-        "scheme",
-    )?;
-    let scheme = match Scheme::build(&spec(declared, raw.public_url.as_deref())) {
-        Ok(scheme) => Some(scheme),
+    let declared = declared(file, &key, raw, report)?;
+    let rules = match rules(declared, raw.public_url.as_deref()) {
+        Ok(rules) => Some(rules),
         Err(errors) => {
             // Everything else about the scheme is said once, by `schemes`.
             for e in errors.into_iter().filter(|e| e.key == "public_url") {
@@ -239,16 +268,19 @@ pub(super) fn endpoint(
         }
     };
     let least = usize::try_from(declared.secret_bytes_min).unwrap_or(usize::MAX);
-    let secrets = secrets(&key, raw, scheme.as_ref(), least, env, report);
     let order_key = raw.order_key.as_deref().and_then(|text| {
         let hint = "e.g. `json:/account` or `header:X-Shop-Id`";
         report.take(&format!("{key}.order_key"), OrderKey::parse(text), hint)
     });
-    let scheme = scheme?;
+    let secrets = secrets(&key, raw, rules.as_ref(), least, env, report);
+    let rules = rules?;
+    let handshake = special::handshake(&key, declared, raw, &rules, report);
+    special::notices(&key, declared, report);
     Some(webhook::Endpoint {
         name: Arc::from(name),
         provider: Arc::from(raw.provider.as_ref().unwrap_or(&raw.scheme).as_str()),
-        scheme: Arc::new(scheme),
+        scheme: Arc::new(rules),
+        handshake,
         secrets,
         mode: match raw.mode {
             raw::Mode::Store => webhook::Mode::Store,
@@ -264,7 +296,7 @@ pub(super) fn endpoint(
 fn secrets(
     key: &str,
     raw: &raw::Endpoint,
-    scheme: Option<&Scheme>,
+    rules: Option<&Rules>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -281,9 +313,14 @@ fn secrets(
                 "",
             );
         }
-        active.extend(secret(&key, raw, scheme, least, env, report));
+        active.extend(secret(&key, raw, rules, least, env, report));
     }
-    if active.is_empty() && scheme.is_some() && report.problems.len() == before {
+    let wanted = rules.is_some_and(Rules::has_secrets);
+    if rules.is_some() && !wanted && !raw.secrets.is_empty() {
+        let hint = "secrets = []";
+        report.error(&format!("{key}.secrets"), "this scheme has none", hint);
+    }
+    if active.is_empty() && wanted && report.problems.len() == before {
         report.error(
             &format!("{key}.secrets"),
             "no secret is there, so nothing could be verified",
@@ -296,7 +333,7 @@ fn secrets(
 fn secret(
     key: &str,
     raw: &raw::WebhookSecret,
-    scheme: Option<&Scheme>,
+    rules: Option<&Rules>,
     least: usize,
     env: &Env,
     report: &mut Report<'_>,
@@ -316,14 +353,59 @@ fn secret(
     if not_before.is_some_and(|from| not_after.is_some_and(|until| until <= from)) {
         report.error(&format!("{key}.not_after"), "is not after not_before", "");
     }
-    let found = find(key, &raw.source(), env, report)?;
+    let found = match &raw.public_key {
+        Some(text) => public_key(key, raw, text, report)?,
+        None => find(key, &raw.source(), env, report)?,
+    };
     // Characters and not bytes, so that 16 umlauts are not taken for 32 letters.
     report.take(key, long_enough(&found, least), GENERATE)?;
-    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), scheme?) {
-        Ok(secret) => Some(secret.within(not_before, not_after)),
+    let rules = rules?;
+    if let Rules::Special(special) = rules
+        && special.names_keys()
+        && raw.key_id.is_none()
+    {
+        let hint = "what the provider calls this key; Braintree: the public key";
+        report.error(&format!("{key}.key_id"), "missing", hint);
+    }
+    match webhook::ActiveSecret::new(&raw.name, &Secret::new(found.text), rules.keys()) {
+        Ok(secret) if raw.public_key.is_some() && !secret.is_public_key() => {
+            report.error(
+                &format!("{key}.public_key"),
+                "the keys of this scheme are secret",
+                format!("set {}", secret::sources(&raw.source())),
+            );
+            None
+        }
+        Ok(secret) => Some(
+            secret
+                .within(not_before, not_after)
+                .called(raw.key_id.as_deref()),
+        ),
         Err(e) => {
             report.error(key, format!("{}: {}", found.source, e.problem), e.hint);
             None
         }
     }
+}
+
+fn public_key(
+    key: &str,
+    raw: &raw::WebhookSecret,
+    text: &str,
+    report: &mut Report<'_>,
+) -> Option<Found> {
+    let other = [&raw.env, &raw.secret_file, &raw.danger_secret];
+    if other.into_iter().any(Option::is_some) {
+        report.error(
+            &format!("{key}.public_key"),
+            "there is another source of this key too",
+            "keep one of them",
+        );
+        return None;
+    }
+    Some(Found {
+        text: text.to_owned(),
+        file: None,
+        source: "public_key".to_owned(),
+    })
 }

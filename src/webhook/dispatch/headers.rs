@@ -5,29 +5,9 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::kernel::clock::UnixMs;
 use crate::kernel::header::{TRACEPARENT, X_MAITRED_AUTHENTICATED};
+use crate::webhook::Covers;
 use crate::webhook::delivery::{Delivery, Signer};
 use crate::webhook::inbox::Claimed;
-
-/// What the provider vouched for. Our own signature says only that the edge let the event in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Covers {
-    /// Its signature covers the body.
-    Body,
-    /// It proved who it is, but not what it says: the body may be anybody's, so the API should fetch
-    /// what matters from the provider.
-    SenderOnly,
-}
-
-impl Covers {
-    /// As the header says it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::SenderOnly => "sender",
-        }
-    }
-}
 
 /// The headers of the next attempt at `claimed`. `span` is random and names the attempt in the trace.
 #[must_use]
@@ -117,9 +97,9 @@ mod tests {
         let signer = Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
         let mut claimed = claimed(1, None);
         claimed.attempts = 3;
-        let seen = headers(&claimed, &signer, Covers::SenderOnly, 42, UnixMs(1));
+        let seen = headers(&claimed, &signer, Covers::Token, 42, UnixMs(1));
         assert_eq!(seen[X_MAITRED_ATTEMPT], "4");
-        assert_eq!(seen[X_MAITRED_AUTHENTICATED], "sender");
+        assert_eq!(seen[X_MAITRED_AUTHENTICATED], "token");
         assert!(!seen.contains_key(TRACEPARENT));
 
         let mut event = claimed.event.as_ref().clone();

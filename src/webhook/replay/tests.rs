@@ -38,6 +38,7 @@ fn message(bytes: u64, event: Option<&str>) -> Verified {
         ),
         claimed_id: None,
         secret_name: "current".into(),
+        covers: crate::webhook::Covers::Body,
     }
 }
 

@@ -12,6 +12,9 @@ const SECRET_BYTES_MIN: usize = 16;
 /// No configuration may go below this.
 const SECRET_BYTES_FLOOR: usize = 8;
 
+/// No provider is known to send more lines of one header.
+const LINES_MAX: usize = 16;
+
 /// Collects what is wrong and goes on, so that an operator sees everything at once.
 #[derive(Default)]
 pub(super) struct Errors(pub(super) Vec<SchemeError>);
@@ -46,25 +49,35 @@ pub(super) fn split_byte(text: Option<&str>) -> Result<Option<u8>, SchemeError> 
     }
 }
 
-pub(super) fn patterns(texts: &[String]) -> Result<Vec<Pattern>, SchemeError> {
-    if texts.is_empty() {
-        return Ok(vec![Pattern::whole()]);
+pub(super) fn lines_max(lines: Option<u32>) -> Result<usize, SchemeError> {
+    match usize::try_from(lines.unwrap_or(1)) {
+        Ok(lines @ 1..=LINES_MAX) => Ok(lines),
+        Ok(_) | Err(_) => Err(SchemeError::new(
+            "lines_max",
+            format!("not between 1 and {LINES_MAX}"),
+            "1, unless the provider sends several lines of the header on purpose",
+        )),
     }
-    texts.iter().map(|text| Pattern::parse(text)).collect()
+}
+
+/// An algorithm that is not known has been complained about already.
+pub(super) fn patterns(texts: &[String], alg: Option<Alg>) -> Result<Vec<Pattern>, SchemeError> {
+    let alg = alg.unwrap_or(Alg::HmacSha256);
+    if texts.is_empty() {
+        return Ok(vec![Pattern::whole(alg)]);
+    }
+    texts.iter().map(|text| Pattern::parse(text, alg)).collect()
 }
 
 pub(super) fn algorithm(text: Option<&str>) -> Result<Alg, SchemeError> {
-    match text.unwrap_or("hmac-sha256") {
-        "hmac-sha256" => Ok(Alg::HmacSha256),
-        "hmac-sha512" => Ok(Alg::HmacSha512),
-        "hmac-sha1" => Ok(Alg::HmacSha1),
-        "equal" => Ok(Alg::Equal),
-        other => Err(SchemeError::new(
+    let name = text.unwrap_or("hmac-sha256");
+    Alg::named(name).ok_or_else(|| {
+        SchemeError::new(
             "alg",
-            format!("`{other}` is not known"),
-            "use hmac-sha256, hmac-sha512, hmac-sha1 or equal",
-        )),
-    }
+            format!("`{name}` is not known"),
+            "use hmac-sha256, hmac-sha512, hmac-sha1, ed25519, ecdsa-p256 or equal",
+        )
+    })
 }
 
 pub(super) fn encoding(text: Option<&str>, alg: Option<Alg>) -> Result<Encoding, SchemeError> {
@@ -87,16 +100,23 @@ pub(super) fn encoding(text: Option<&str>, alg: Option<Alg>) -> Result<Encoding,
     }
 }
 
-pub(super) fn key_form(text: Option<&str>) -> Result<KeyForm, SchemeError> {
-    match text.unwrap_or("utf8") {
+pub(super) fn key_form(text: Option<&str>, alg: Option<Alg>) -> Result<KeyForm, SchemeError> {
+    let default = if alg.is_some_and(Alg::is_public_key) {
+        "spki"
+    } else {
+        "utf8"
+    };
+    match text.unwrap_or(default) {
         "utf8" => Ok(KeyForm::Utf8),
         "hex" => Ok(KeyForm::Hex),
         "base64" => Ok(KeyForm::Base64),
         "whsec" => Ok(KeyForm::Whsec),
+        "whpk" => Ok(KeyForm::Whpk),
+        "spki" => Ok(KeyForm::Spki),
         other => Err(SchemeError::new(
             "key",
             format!("`{other}` is not known"),
-            "use utf8, hex, base64 or whsec",
+            "use utf8, hex, base64, whsec, whpk or spki",
         )),
     }
 }

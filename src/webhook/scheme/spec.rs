@@ -10,19 +10,23 @@ use serde::{Deserialize, Serialize};
 pub struct SchemeSpec {
     /// Header that carries the signature, e.g. `X-Signature`.
     pub header: String,
+    /// How many lines of that header are accepted. Default 1.
+    pub lines_max: Option<u32>,
     /// Byte that separates the items of that header: a space, `,` or `;`. Absent: one item.
     pub split: Option<String>,
     /// What an item looks like: literal text with one `{sig}` or `{ts}`. Default `["{sig}"]`.
+    /// `{sig:ed25519}` names another algorithm than `alg`.
     #[serde(rename = "match")]
     pub items: Vec<String>,
-    /// `hmac-sha256` (default), `hmac-sha512`, `hmac-sha1` or `equal`.
+    /// `hmac-sha256` (default), `hmac-sha512`, `hmac-sha1`, `ed25519`, `ecdsa-p256` or `equal`.
     pub alg: Option<String>,
     /// `hex` (default), `HEX`, `base64`, `base64url`; for `equal` also `text` (its default).
     pub encoding: Option<String>,
-    /// How a secret's text becomes key bytes: `utf8` (default), `hex`, `base64` or `whsec`.
+    /// How a secret's text becomes key bytes: `utf8` (default), `hex`, `base64` or `whsec`;
+    /// for public keys `spki` (default), `hex`, `base64` or `whpk`.
     pub key: Option<String>,
-    /// The signed bytes: literal text with `{body}`, `{ts}`, `{method}`, `{url}`, `{header:NAME}`,
-    /// `{query:NAME}` and `[optional groups]`.
+    /// The signed bytes: literal text with `{body}`, `{ts}`, `{method}`, `{url}`, `{url:decoded}`,
+    /// `{header:NAME}`, `{query:NAME}` and `[optional groups]`.
     pub signed: Option<String>,
     /// Must be written out where the signature does not cover the body.
     pub unsigned_body: bool,

@@ -29,20 +29,38 @@ enum Piece {
     Ts,
     Method,
     Url,
+    /// The URL with the percent-escapes undone that HubSpot undoes before it signs.
+    UrlDecoded,
     Header(HeaderName),
     Query(String),
 }
 
-/// What a request offers to a template.
+/// What a request offers to a template, its body apart.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::webhook) struct Inputs<'a> {
-    pub(in crate::webhook) body: &'a [u8],
     /// The timestamp's text, exactly as received.
     pub(in crate::webhook) ts: &'a [u8],
     pub(in crate::webhook) method: &'a str,
     pub(in crate::webhook) url: &'a str,
     pub(in crate::webhook) query: &'a str,
     pub(in crate::webhook) headers: &'a HeaderMap,
+}
+
+/// The signed bytes around the body, known before the body is there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::webhook) struct Rendered {
+    pub(in crate::webhook) before: Vec<u8>,
+    /// Whether the body stands between the two.
+    pub(in crate::webhook) has_body: bool,
+    pub(in crate::webhook) after: Vec<u8>,
+}
+
+impl Rendered {
+    /// All signed bytes in order.
+    pub(in crate::webhook) fn pieces<'a>(&'a self, body: &'a [u8]) -> [&'a [u8]; 3] {
+        let body = if self.has_body { body } else { &[] };
+        [&self.before, body, &self.after]
+    }
 }
 
 impl Template {
@@ -59,7 +77,8 @@ impl Template {
     }
 
     pub(super) fn has_url(&self) -> bool {
-        self.pieces().any(|piece| *piece == Piece::Url)
+        let is_url = |piece: &Piece| matches!(piece, Piece::Url | Piece::UrlDecoded);
+        self.pieces().any(is_url)
     }
 
     pub(super) fn names_header(&self, name: &HeaderName) -> bool {
@@ -75,6 +94,7 @@ impl Template {
             | Piece::Ts
             | Piece::Method
             | Piece::Url
+            | Piece::UrlDecoded
             | Piece::Query(_) => None,
         })
     }
@@ -86,12 +106,9 @@ impl Template {
         })
     }
 
-    /// The signed bytes in order, without copying the body.
-    pub(in crate::webhook) fn render<'a>(
-        &'a self,
-        inputs: &Inputs<'a>,
-    ) -> Result<Vec<Cow<'a, [u8]>>, Refusal> {
-        let mut chosen: Vec<(&'a Piece, Cow<'a, [u8]>)> = Vec::with_capacity(self.0.len());
+    /// The signed bytes before and after the body.
+    pub(in crate::webhook) fn render(&self, inputs: &Inputs<'_>) -> Result<Rendered, Refusal> {
+        let mut chosen: Vec<(&Piece, Cow<'_, [u8]>)> = Vec::with_capacity(self.0.len());
         for part in &self.0 {
             match part {
                 Part::Always(piece) => {
@@ -107,7 +124,17 @@ impl Template {
             }
         }
         refuse_separators(&chosen)?;
-        Ok(chosen.into_iter().map(|(_, value)| value).collect())
+        let body_at = chosen.iter().position(|(piece, _)| **piece == Piece::Body);
+        let (before, after) = chosen.split_at(body_at.unwrap_or(chosen.len()));
+        let joined = |part: &[(&Piece, Cow<'_, [u8]>)]| {
+            let values = part.iter().flat_map(|(_, value)| value.iter());
+            values.copied().collect()
+        };
+        Ok(Rendered {
+            before: joined(before),
+            has_body: body_at.is_some(),
+            after: joined(after),
+        })
     }
 
     /// Why two different requests could yield the same bytes; `None` when they cannot.
@@ -154,7 +181,7 @@ fn runs_together(pieces: &[&Piece], unit: Option<Unit>) -> Option<String> {
     let mut varying = 0;
     for piece in pieces {
         match piece {
-            Piece::Literal(_) | Piece::Url => varying = 0,
+            Piece::Literal(_) | Piece::Url | Piece::UrlDecoded => varying = 0,
             Piece::Ts if unit.is_some_and(Unit::delimits_itself) => {}
             Piece::Ts | Piece::Body | Piece::Method | Piece::Header(_) | Piece::Query(_) => {
                 varying += 1;
@@ -185,7 +212,12 @@ fn refuse_separators(chosen: &[(&Piece, Cow<'_, [u8]>)]) -> Result<(), Refusal> 
                 let after = chosen.get(at + 1..).unwrap_or_default();
                 after.iter().find_map(literal).and_then(|text| text.first())
             }
-            Piece::Literal(_) | Piece::Body | Piece::Ts | Piece::Method | Piece::Url => None,
+            Piece::Literal(_)
+            | Piece::Body
+            | Piece::Ts
+            | Piece::Method
+            | Piece::Url
+            | Piece::UrlDecoded => None,
         };
         if separator.is_some_and(|byte| value.contains(byte)) {
             return Err(Refusal::Ambiguous);
@@ -201,6 +233,7 @@ fn literal<'p>((piece, _): &(&'p Piece, Cow<'_, [u8]>)) -> Option<&'p [u8]> {
         | Piece::Ts
         | Piece::Method
         | Piece::Url
+        | Piece::UrlDecoded
         | Piece::Header(_)
         | Piece::Query(_) => None,
     }
@@ -211,10 +244,12 @@ impl Piece {
     fn value<'a>(&'a self, inputs: &Inputs<'a>) -> Result<Option<Cow<'a, [u8]>>, Refusal> {
         Ok(match self {
             Self::Literal(text) => Some(Cow::Borrowed(text)),
-            Self::Body => Some(Cow::Borrowed(inputs.body)),
+            // Its bytes come later; what stands around them does not depend on them.
+            Self::Body => Some(Cow::Borrowed(&[])),
             Self::Ts => Some(Cow::Borrowed(inputs.ts)),
             Self::Method => Some(Cow::Borrowed(inputs.method.as_bytes())),
             Self::Url => Some(Cow::Borrowed(inputs.url.as_bytes())),
+            Self::UrlDecoded => Some(Cow::Owned(url_decoded(inputs.url))),
             Self::Header(name) => header(inputs.headers, name)?.map(Cow::Borrowed),
             Self::Query(name) => query(inputs.query, name)?.map(Cow::Owned),
         })
@@ -224,9 +259,12 @@ impl Piece {
         match self {
             Self::Header(name) => Refusal::MissingHeader(name.clone()),
             Self::Query(name) => Refusal::MissingQuery(name.clone()),
-            Self::Literal(_) | Self::Body | Self::Ts | Self::Method | Self::Url => {
-                Refusal::Ambiguous
-            }
+            Self::Literal(_)
+            | Self::Body
+            | Self::Ts
+            | Self::Method
+            | Self::Url
+            | Self::UrlDecoded => Refusal::Ambiguous,
         }
     }
 }
@@ -275,6 +313,44 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(out)
+}
+
+/// Escapes that are undone in a signed URL; all others stay as they are written.
+const URL_ESCAPES: [(&str, u8); 12] = [
+    ("%3A", b':'),
+    ("%2F", b'/'),
+    ("%3F", b'?'),
+    ("%40", b'@'),
+    ("%21", b'!'),
+    ("%24", b'$'),
+    ("%27", b'\''),
+    ("%28", b'('),
+    ("%29", b')'),
+    ("%2A", b'*'),
+    ("%2C", b','),
+    ("%3B", b';'),
+];
+
+fn url_decoded(url: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(url.len());
+    let mut rest = url.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escape = rest.get(..3).and_then(|head| {
+            let known = |(text, _): &&(&str, u8)| text.as_bytes().eq_ignore_ascii_case(head);
+            URL_ESCAPES.iter().find(known)
+        });
+        match escape {
+            Some((_, plain)) => {
+                out.push(*plain);
+                rest = rest.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// Reads `{placeholders}`, `[groups]` and literal text.
@@ -339,6 +415,7 @@ fn parse_piece(text: &str) -> Result<(Piece, &str), SchemeError> {
             let name = header.parse();
             Piece::Header(name.map_err(|_| error("{header:…} without a header name"))?)
         }
+        Some(("url", "decoded")) => Piece::UrlDecoded,
         Some(("query", parameter)) if !parameter.is_empty() => Piece::Query(parameter.to_owned()),
         Some(_) => return Err(error("an unknown placeholder")),
     };
@@ -349,6 +426,6 @@ fn error(problem: &str) -> SchemeError {
     SchemeError::new(
         "signed",
         problem,
-        "known are {body} {ts} {method} {url} {header:NAME} {query:NAME} and [groups]",
+        "known are {body} {ts} {method} {url} {url:decoded} {header:NAME} {query:NAME} and [groups]",
     )
 }

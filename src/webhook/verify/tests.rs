@@ -20,7 +20,7 @@ const NOW: UnixMs = UnixMs(1_700_000_000_000);
 const SECRET: &str = "chefcloud-test-secret-0123456789abcdef";
 const BODY: &[u8] = br#"{"event":"invoice.paid","id":"evt_test_123","amount":5000}"#;
 
-/// A webhook signed by somebody else; see `tests/fixtures/webhook/generate.py`.
+/// A webhook signed by somebody else; see `tests/fixtures/webhook/generate/grammar.py`.
 #[derive(Deserialize)]
 struct Vector {
     name: String,
@@ -50,7 +50,8 @@ fn endpoint(spec: &SchemeSpec, secrets: &[&str]) -> Endpoint {
         name: "billing".into(),
         provider: "chefcloud".into(),
         secrets: secrets.iter().enumerate().map(active).collect(),
-        scheme: Arc::new(scheme),
+        scheme: Arc::new(scheme.into()),
+        handshake: None,
         mode: Mode::Pass,
         upstream: "api".into(),
         order_key: None,
@@ -109,6 +110,7 @@ impl Sent {
         };
         let headers = sign(&endpoint.scheme, &endpoint.secrets[0], &unsigned, at).unwrap();
         let headers = headers
+            .headers
             .iter()
             .map(|(n, v)| (n.to_string(), v.as_bytes().to_vec()));
         Self {
@@ -334,7 +336,7 @@ fn timestamps_have_one_spelling() {
     ] {
         // Signed honestly over the bad text: the spelling alone must be the reason.
         let message = [bad.as_bytes(), b".", BODY].concat();
-        let signature = hex::encode(endpoint.secrets[0].mac(&[message]));
+        let signature = hex::encode(endpoint.secrets[0].sign(&[message]).unwrap());
         let changed = sent.with("x-timestamp", bad).with("x-signature", signature);
         assert_eq!(changed.refusal(&endpoint), Refusal::BadTimestamp, "{bad}");
     }
