@@ -24,6 +24,8 @@ pub(super) struct Change {
     pub(super) moves: Vec<Move>,
     /// Claims that end.
     pub(super) settled: Vec<EntryId>,
+    /// Prefixes, and the first live row that was found of each.
+    pub(super) floors: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// An entry comes, goes or stands elsewhere.
@@ -197,13 +199,11 @@ impl<'a> Desk<'a> {
         ended_before: UnixMs,
         now: UnixMs,
     ) -> Result<bool, RowError> {
+        let listed = self.oldest(standing, endpoint)?;
         let mut step = self.step();
-        let prefix = key::listed_prefix(standing, endpoint);
-        let from = (self.floor_of)(&prefix);
-        let listed = step.keys(Table::Index, &from, &key::end_of(&prefix), EXPIRE_STEP)?;
         let (mut removed, mut kept) = (0, 0);
         let looked_at = listed.len();
-        for id in listed.iter().filter_map(|key| key::id_of(key)) {
+        for id in listed {
             let Some(record) = step.read(id)? else {
                 continue;
             };
@@ -240,12 +240,8 @@ impl<'a> Desk<'a> {
         }
         let enough = self.policy.delivered_bytes_max / 16 * 15;
         let mut oldest = Vec::new();
-        for endpoint in &self.endpoints {
-            let prefix = key::listed_prefix(Standing::Delivered, endpoint);
-            let from = (self.floor_of)(&prefix);
-            let step = self.step();
-            let listed = step.keys(Table::Index, &from, &key::end_of(&prefix), EXPIRE_STEP)?;
-            oldest.extend(listed.iter().filter_map(|key| key::id_of(key)));
+        for endpoint in self.endpoints.clone() {
+            oldest.extend(self.oldest(Standing::Delivered, &endpoint)?);
         }
         oldest.sort_unstable();
         oldest.truncate(EXPIRE_STEP);
@@ -257,6 +253,17 @@ impl<'a> Desk<'a> {
             removed |= self.discard(id, now)?;
         }
         Ok(removed && self.delivered_is_over())
+    }
+
+    /// The first entries of a list. What was removed before them is not walked over again.
+    fn oldest(&mut self, standing: Standing, endpoint: &str) -> Result<Vec<EntryId>, RowError> {
+        let prefix = key::listed_prefix(standing, endpoint);
+        let (from, to) = ((self.floor_of)(&prefix), key::end_of(&prefix));
+        let listed = self.step().keys(Table::Index, &from, &to, EXPIRE_STEP)?;
+        let ids = listed.iter().filter_map(|key| key::id_of(key)).collect();
+        let floor = listed.into_iter().next().unwrap_or(to);
+        self.change.floors.push((prefix, floor));
+        Ok(ids)
     }
 
     fn room_for(&self, bytes: u64) -> Result<(), Unwritable> {
@@ -284,7 +291,7 @@ impl<'a> Desk<'a> {
     fn take(&mut self, (writes, moves): (Writes, Vec<Move>)) {
         self.change.writes.extend(writes);
         for moved in &moves {
-            self.totals.apply(moved);
+            self.totals.count(moved.bytes, moved.from, moved.to);
         }
         self.change.moves.extend(moves);
     }

@@ -1,3 +1,5 @@
+//! A journal that is torn, flipped or full of holes, and what is left of the inbox.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
