@@ -248,6 +248,48 @@ fn a_signed_webhook_is_what_the_contract_says() {
     );
 }
 
+#[test]
+fn a_scheme_with_public_keys_is_signed_for_with_the_private_one() {
+    let here = std::env::current_dir().unwrap();
+    let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let config = format!(
+        "include = [{:?}]\n[webhooks.endpoints.bot]\nscheme = \"discord\"\n\
+         secrets = [{{ name = \"app\", public_key = \"{key}\" }}]\n",
+        here.join("config/dev.toml").display().to_string()
+    );
+    let (config, body) = (file("bot.toml", &config), file("bot.json", BODY));
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let seed = file("bot.key", seed);
+    let mut line = vec!["--config", config.to_str().unwrap(), "sign"];
+    line.extend(["--endpoint", "bot", "--body", body.to_str().unwrap()]);
+    let without = maitred(&line);
+    assert!(
+        without.is(64) && without.err.contains("--private-key"),
+        "{}",
+        without.err
+    );
+    line.extend(["--private-key", seed.to_str().unwrap(), "--query", "a=b"]);
+    let done = maitred(&line);
+    assert!(done.is(0), "{}", done.err);
+    assert!(done.out.contains("/webhooks/bot?a=b'"), "{}", done.out);
+    assert!(
+        done.out.contains("-H 'x-signature-ed25519: "),
+        "{}",
+        done.out
+    );
+}
+
+#[test]
+fn presets_are_listed() {
+    let done = maitred(&["config", "presets"]);
+    assert!(done.is(0));
+    assert!(
+        done.out.lines().any(|l| l.starts_with("stripe ")),
+        "{}",
+        done.out
+    );
+}
+
 fn expected_signature(timestamp: &str) -> String {
     assert_eq!(timestamp.len(), 13, "milliseconds");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();

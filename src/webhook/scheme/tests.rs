@@ -1,3 +1,5 @@
+mod keys;
+
 use http::HeaderMap;
 use proptest::prelude::*;
 
@@ -256,65 +258,45 @@ fn a_retry_of_a_scheme_without_timestamps_is_not_refused() {
 }
 
 #[test]
-fn weak_and_broken_secrets_are_refused() {
-    let check = |spec: &SchemeSpec, secret: &str| {
-        ActiveSecret::new(
-            "current",
-            &Secret::new(secret),
-            &Scheme::build(spec).unwrap(),
-        )
-        .is_ok()
-    };
-    assert!(check(&good(), "0123456789abcdef"));
-    for bad in [
-        "",
-        " ",
-        "\n",
-        "0123456789abcde",
-        "0123456789abcdef\n",
-        " 0123456789abcdef",
-        "${WH_SECRET_OF_BILLING}",
-    ] {
-        assert!(!check(&good(), bad), "{bad:?}");
-    }
-    let long = SchemeSpec {
-        secret_bytes_min: Some(32),
+fn a_flag_that_contradicts_the_template_is_refused() {
+    let both = SchemeSpec {
+        unsigned_body: true,
         ..good()
     };
-    assert!(!check(&long, "0123456789abcdef0123456789abcde"));
-    assert!(check(&long, "0123456789abcdef0123456789abcdef"));
-    let whsec = SchemeSpec {
-        key: Some("whsec".into()),
-        ..good()
-    };
-    assert!(check(&whsec, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
-    assert!(check(&whsec, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
-    for bad in [
-        "whsec_",
-        "whsec_MfKQ9r8GKYqrTwjUPD8=",
-        "whsec_****************",
-    ] {
-        assert!(!check(&whsec, bad), "{bad}");
-    }
-    let hex = SchemeSpec {
-        key: Some("hex".into()),
-        ..good()
-    };
-    assert!(check(&hex, "00112233445566778899aabbccddeeff"));
-    assert!(!check(&hex, "0011223344556677"));
-    assert!(!check(&hex, "00112233445566778899aabbccddeefg"));
+    assert_eq!(keys(&both), ["unsigned_body"]);
 }
 
 #[test]
-fn a_secret_counts_within_its_time() {
-    let scheme = Scheme::build(&good()).unwrap();
-    let secret = ActiveSecret::new("old", &Secret::new("0123456789abcdef"), &scheme).unwrap();
-    let secret = secret.within(Some(UnixMs(10)), Some(UnixMs(20)));
-    let active: Vec<_> = [9, 10, 19, 20]
-        .map(|at| secret.is_active(UnixMs(at)))
-        .into();
-    assert_eq!(active, [false, true, true, false]);
-    assert!(!format!("{secret:?}").contains("0123456789abcdef"));
+fn lines_of_a_header_are_counted_from_one() {
+    let lines = |lines_max| {
+        keys(&SchemeSpec {
+            lines_max: Some(lines_max),
+            ..good()
+        })
+    };
+    assert_eq!(
+        (lines(0), lines(17)),
+        (vec!["lines_max"], vec!["lines_max"])
+    );
+    assert!(lines(1).is_empty() && lines(16).is_empty());
+}
+
+#[test]
+fn a_signed_url_may_be_decoded_first() {
+    let spec = SchemeSpec {
+        public_url: Some("https://edge.example/a%20b%2Fc%3fd=%2c%25".into()),
+        ..signed("{url:decoded}{body}{ts}")
+    };
+    let scheme = Scheme::build(&spec).unwrap();
+    let rendered = scheme.signed.render(&Inputs {
+        ts: b"1111111111111",
+        method: "POST",
+        url: &scheme.public_url,
+        query: "",
+        headers: &HeaderMap::new(),
+    });
+    let before = rendered.unwrap().before;
+    assert_eq!(before, b"https://edge.example/a%20b/c?d=,%25");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use super::{EventId, SignedParts, Verified, verify};
+use super::{EventId, Head, SignedParts, Verified, Verifier, verify};
 use crate::kernel::clock::UnixMs;
 use crate::kernel::reject::Reject;
 use crate::kernel::secret::Secret;

@@ -54,6 +54,113 @@ fn a_list_of_signatures_is_bounded_and_sorted() {
 }
 
 #[test]
+fn several_lines_of_the_header_count_together() {
+    let spec = SchemeSpec {
+        lines_max: Some(3),
+        ..stripe_spec()
+    };
+    let endpoint = endpoint(&spec, &[SECRET]);
+    let sent = Sent::signed(&endpoint, BODY, NOW);
+    let zeros = format!("v1={}", "0".repeat(64));
+    let with = |lines: &[&str]| {
+        let mut more = sent.clone();
+        let lines = lines.iter().map(|l| l.as_bytes().to_vec());
+        more.headers
+            .extend(lines.map(|l| ("stripe-signature".to_owned(), l)));
+        more.verify(&endpoint, NOW).map(|_| ())
+    };
+    assert_eq!(with(&[&zeros, &zeros]), Ok(()));
+    assert!(matches!(
+        with(&[&zeros, &zeros, &zeros]),
+        Err(Refusal::DuplicateHeader(_))
+    ));
+    let many = vec![zeros.as_str(); ITEMS_MAX - 2].join(",");
+    assert_eq!(with(&[&many]), Ok(()));
+    let max = ITEMS_MAX;
+    assert_eq!(with(&[&many, &zeros]), Err(Refusal::TooManyItems { max }));
+    assert_eq!(
+        with(&["t=1700000000"]),
+        Err(Refusal::DuplicateTimestamp),
+        "a second timestamp in another line"
+    );
+}
+
+#[test]
+fn signatures_by_public_keys_are_few() {
+    let spec = SchemeSpec {
+        header: "x-signature".into(),
+        split: Some(",".into()),
+        alg: Some("ed25519".into()),
+        key: Some("hex".into()),
+        signed: Some("{body}".into()),
+        ..SchemeSpec::default()
+    };
+    let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let endpoint = endpoint(&spec, &[key]);
+    let with = |count: usize| {
+        let line = vec!["00".repeat(64); count].join(",");
+        let headers = vec![("x-signature".to_owned(), line.into_bytes())];
+        let sent = Sent {
+            headers,
+            query: String::new(),
+            body: BODY.into(),
+        };
+        sent.verify(&endpoint, NOW).map(|_| ())
+    };
+    assert_eq!(with(4), Err(Refusal::NoMatch));
+    assert_eq!(with(5), Err(Refusal::TooManyItems { max: 4 }));
+}
+
+#[test]
+fn a_head_that_cannot_be_signed_is_refused_before_the_body() {
+    let (endpoint, sent) = Sent::chefcloud();
+    let begin = |headers: &HeaderMap| {
+        let head = Head {
+            method: "POST",
+            query: "",
+            headers,
+        };
+        Verifier::begin(&endpoint, &head, NOW).map(|_| ())
+    };
+    let mut headers = HeaderMap::new();
+    assert!(matches!(begin(&headers), Err(Refusal::MissingHeader(_))));
+    headers.insert("x-signature", "00".repeat(32).parse().unwrap());
+    assert_eq!(begin(&headers), Err(Refusal::MissingTimestamp));
+    let ts = sent.value("x-timestamp");
+    headers.insert("x-timestamp", ts.parse().unwrap());
+    assert_eq!(begin(&headers), Ok(()));
+}
+
+proptest! {
+    #[test]
+    fn it_does_not_matter_how_the_body_arrives(
+        body in proptest::collection::vec(any::<u8>(), 0..400),
+        cuts in proptest::collection::vec(1usize..60, 1..20),
+    ) {
+        let (endpoint, _) = Sent::chefcloud();
+        let sent = Sent::signed(&endpoint, &body, NOW);
+        let whole = sent.verify(&endpoint, NOW).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &sent.headers {
+            let name: http::HeaderName = name.parse().unwrap();
+            headers.insert(name, http::HeaderValue::from_bytes(value).unwrap());
+        }
+        let head = Head { method: "POST", query: "", headers: &headers };
+        let mut verifier = Verifier::begin(&endpoint, &head, NOW).unwrap();
+        let mut rest = body.as_slice();
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (chunk, after) = rest.split_at((*cut).min(rest.len()));
+            verifier.update(chunk);
+            rest = after;
+        }
+        prop_assert_eq!(verifier.finish(&body, NOW), Ok(whole));
+    }
+}
+
+#[test]
 fn a_separator_inside_a_signed_value_is_refused() {
     let spec = SchemeSpec {
         header: "webhook-signature".into(),
