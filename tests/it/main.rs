@@ -17,6 +17,7 @@
 #[allow(dead_code, reason = "a harness offers more than each moment uses")]
 mod harness;
 
+mod admin;
 mod cached;
 mod fullstack;
 mod identity;

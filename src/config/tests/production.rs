@@ -118,9 +118,17 @@ fn an_admin_listener_that_anybody_may_use() {
         "listeners.admin.token: there is no token, and 0.0.0.0:9090 is not a loopback address; hint: add",
     );
     let with = format!("{exposed}token = {{ env = \"ADMIN\" }}\n");
-    refused(&with, &[], "listeners.admin.token: no secret: variable ADMIN is not set");
+    refused(
+        &with,
+        &[],
+        "listeners.admin.token: no secret: variable ADMIN is not set",
+    );
     let short = [("ADMIN", "0123456789abcdef0123456789abcde")];
-    refused(&with, &short, "listeners.admin.token: variable ADMIN has 31 characters");
+    refused(
+        &with,
+        &short,
+        "listeners.admin.token: variable ADMIN has 31 characters",
+    );
     let optional = with.replace(" }", ", optional = true }");
     refused(&optional, &[], "listeners.admin.token: there is no token");
     let long = [("ADMIN", "0123456789abcdef0123456789abcdef")];
