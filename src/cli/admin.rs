@@ -16,19 +16,17 @@ use crate::config::ConfigSource;
 
 /// A range may have a million entries.
 const PATIENCE: Duration = Duration::from_secs(600);
+const BASE_DEFAULT: &str = "http://127.0.0.1:9090";
+const BASE_VARIABLE: &str = "MAITRED_ADMIN";
 /// Holds the token where no file is named.
 const TOKEN_VARIABLE: &str = "MAITRED_ADMIN_TOKEN";
 
+/// The options of every command that asks the admin listener.
 #[derive(clap::Args)]
-pub(super) struct Args {
-    /// Where the admin listener is.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9090"
-    )]
-    admin: String,
+pub(super) struct Listener {
+    /// Where the admin listener is; else the variable MAITRED_ADMIN, else http://127.0.0.1:9090.
+    #[arg(long, global = true, value_name = "URL")]
+    admin: Option<String>,
     /// File with the token of listeners.admin; else the variable MAITRED_ADMIN_TOKEN.
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -49,12 +47,14 @@ pub(super) struct Admin {
 
 impl Admin {
     pub(super) fn of(
-        args: &Args,
+        args: &Listener,
         source: &ConfigSource,
         output: &mut Output,
     ) -> Result<Self, Failure> {
         let client = Client::new(args.ca.as_deref()).map_err(Failure::Usage)?;
-        let base = args.admin.trim_end_matches('/').to_owned();
+        let named = args.admin.as_deref().or(source.env.get(BASE_VARIABLE));
+        let base = named.unwrap_or(BASE_DEFAULT).trim_end_matches('/');
+        let base = base.to_owned();
         let token = token(args, source)?;
         if token.is_some() && in_clear(&base) {
             output.error(&format!(
@@ -122,7 +122,7 @@ fn understood(url: &str, answer: &Answer) -> Result<Value, Failure> {
     )))
 }
 
-fn token(args: &Args, source: &ConfigSource) -> Result<Option<HeaderValue>, Failure> {
+fn token(args: &Listener, source: &ConfigSource) -> Result<Option<HeaderValue>, Failure> {
     let (text, of) = match &args.token_file {
         Some(file) => {
             let shown = file.display().to_string();

@@ -17,7 +17,7 @@ pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
-    admin: admin::Args,
+    admin: admin::Listener,
 }
 
 #[derive(Subcommand)]

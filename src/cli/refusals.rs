@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=256))]
     limit: u16,
     #[command(flatten)]
-    admin: admin::Args,
+    admin: admin::Listener,
 }
 
 pub(super) fn run(

@@ -6,6 +6,7 @@ mod bounds;
 mod browser;
 mod commands;
 mod door;
+mod runbook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use crate::harness::within;
 
 pub const TOKEN: &str = "an-admin-token-of-32-characters-0";
 /// Received at this moment unless something else is said.
-pub const RECEIVED: i64 = 1_900_000_000_000;
+pub const RECEIVED: i64 = 1_700_000_000_000;
 
 /// An admin listener of the test's own.
 pub struct Window {
@@ -134,8 +135,8 @@ impl Window {
 
     /// An event that the API has refused.
     pub async fn dead(&self, event: Event) -> EntryId {
+        let now = UnixMs(event.received_at.0 + 60_000);
         let id = self.append(event).await;
-        let now = UnixMs(RECEIVED + 60_000);
         let claimed = self.inbox.claim("api", 1_000, now).await;
         assert!(claimed.iter().any(|c| c.id == id));
         let settle = |claimed: maitred::webhook::inbox::Claimed| {

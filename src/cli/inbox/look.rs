@@ -124,9 +124,9 @@ fn state(event: &Value) -> String {
 }
 
 fn outcome(attempt: &Value) -> String {
-    match &attempt["error"] {
-        Value::String(error) => error.clone(),
-        _ => cell(&attempt["status"]),
+    match attempt["error"].as_str() {
+        Some(error) => error.to_owned(),
+        None => cell(&attempt["status"]),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::{Output, Stdio};
 
+use maitred::kernel::clock::UnixMs;
 use maitred::webhook::Refusal;
 use maitred::webhook::inbox::{Event, Standing};
 use serde_json::Value;
@@ -139,7 +140,7 @@ async fn what_is_not_there_is_1_and_what_makes_no_sense_is_64() {
 async fn a_range_is_planned_shown_and_changed() {
     let window = Window::open().await;
     for n in 0..3 {
-        let old = maitred::kernel::clock::UnixMs(1_700_000_000_000);
+        let old = UnixMs(1_700_000_000_000);
         let event = Event {
             received_at: old,
             ..event("billing", &format!("evt_{n}"))

@@ -3,10 +3,16 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use maitred::webhook::inbox::Standing;
+use maitred::kernel::clock::UnixMs;
+use maitred::webhook::inbox::{Event, Standing};
 use serde_json::json;
 
 use super::{TOKEN, Window, event};
+use crate::harness::client::Connection;
+use crate::harness::edge::{Edge, Setup};
+use crate::harness::keys::TokenIssuer;
+use crate::harness::origin::{Origin, Script};
+use crate::harness::{until, within};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -174,10 +180,17 @@ async fn every_change_is_logged_with_who_and_how_many_and_no_token() {
         .json()
         .with_writer(move || writer.clone())
         .finish();
+    // With one subscriber in the process, what another test's thread logs first would be taken for
+    // something that nobody wants to hear of; with two, each is asked.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     // This test's thread runs the listener too.
     let _guard = tracing::subscriber::set_default(subscriber);
     let window = Window::on("127.0.0.1:0", Some(TOKEN)).await;
-    window.dead(event("billing", "evt_1")).await;
+    let old = Event {
+        received_at: UnixMs(1_700_000_000_000),
+        ..event("billing", "evt_1")
+    };
+    window.dead(old).await;
     let bearer = format!("Bearer {TOKEN}");
     let headers = [JSON, ("Authorization", bearer.as_str())];
     let body = br#"{"filter":{"state":"dead","endpoint":"billing\nforged line"}}"#;
@@ -209,5 +222,55 @@ async fn every_change_is_logged_with_who_and_how_many_and_no_token() {
     assert!(
         text.contains("\"admin.peer\":\"127.0.0.1:") && !text.contains(TOKEN),
         "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_running_edge_asks_for_its_token_and_a_reload_replaces_it() {
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let admin = "[listeners.admin]\naddress = \"127.0.0.1:0\"";
+    let with = format!(
+        "{admin}\ntoken = {{ secret_file = \"{}\" }}",
+        file.display()
+    );
+    let origin = Origin::start(TokenIssuer::new().jwks(), |_| Script::status(200)).await;
+    let edge = Edge::start(Setup {
+        origins: vec![origin.address],
+        extra: "",
+        replace: vec![(admin, &with)],
+    })
+    .await;
+    let status = async |token: &str| {
+        let mut connection = Connection::plain(edge.admin).await.unwrap();
+        let token = format!("Bearer {token}");
+        let headers = [("Authorization", token.as_str())];
+        let answer = connection.request("GET", "/refusals", &headers, b"");
+        within("an answer", answer).await.unwrap().status
+    };
+    assert_eq!(edge.admin("/refusals").await.unwrap().status, 401);
+    assert_eq!(edge.admin("/metrics").await.unwrap().status, 200);
+    assert_eq!(status(TOKEN).await, 200);
+    let next = "the-next-admin-token-of-32-chars-1";
+    std::fs::write(&file, next).unwrap();
+    until("the new token counts", || async {
+        (status(next).await == 200).then_some(())
+    })
+    .await;
+    assert_eq!(status(TOKEN).await, 401);
+    // No endpoint of this edge keeps its webhooks.
+    let mut connection = Connection::plain(edge.admin).await.unwrap();
+    let token = format!("Bearer {next}");
+    let headers = [("Authorization", token.as_str())];
+    let answer = connection
+        .request("GET", "/inbox", &headers, b"")
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 404);
+    assert!(
+        answer.text().contains("mode = \\\"store\\\""),
+        "{}",
+        answer.text()
     );
 }
