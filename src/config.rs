@@ -29,7 +29,7 @@ pub use source::ConfigSource;
 
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
-use crate::{auth, guard, limit, listener, upstream};
+use crate::{auth, guard, limit, listener, upstream, webhook};
 
 /// A configuration that was checked whole: every reference resolves, every value is in range.
 #[derive(Clone, Debug)]
@@ -55,6 +55,7 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, Arc<upstream::Policy>>,
     pub cache: CacheLimits,
     pub replay: ReplayLimits,
+    pub inbox: Inbox,
     pub routes: Vec<Route>,
     pub drain: Drain,
     pub log: Log,
@@ -120,6 +121,15 @@ pub struct CacheLimits {
 pub struct ReplayLimits {
     /// Entries kept at most; when full, new webhooks are refused with 503.
     pub entries_max: usize,
+}
+
+/// Where accepted webhooks are kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Inbox {
+    pub path: PathBuf,
+    pub policy: webhook::inbox::Policy,
+    /// Not delivered at this age, an event is dead.
+    pub age_max_s: u32,
 }
 
 /// What happens between SIGTERM and exit.

@@ -54,6 +54,8 @@ pub struct File {
     /// How providers sign their webhooks.
     pub schemes: BTreeMap<String, Scheme>,
     pub webhooks: Webhooks,
+    #[schemars(extend("x-reload" = "restart"))]
+    pub inbox: Inbox,
     /// Kinds of event streams that routes refer to.
     pub streams: BTreeMap<String, Stream>,
     /// What is served. What no route matches is answered with 404.

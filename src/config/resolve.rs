@@ -174,6 +174,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         upstreams,
         cache,
         replay: traffic::replay(file),
+        inbox: traffic::inbox(&file.inbox),
         routes,
         drain,
         log,

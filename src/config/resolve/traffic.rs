@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Report;
-use crate::config::{CacheLimits, ReplayLimits, raw};
-use crate::{cache, limit, stream, upstream};
+use crate::config::{CacheLimits, Inbox, ReplayLimits, raw};
+use crate::{cache, limit, stream, upstream, webhook};
 
 /// The class that counts what fails verification; routes do not name it.
 const WEBHOOKS_FAILED: &str = "webhooks_failed";
@@ -201,6 +201,21 @@ pub(super) fn replay(file: &raw::File) -> ReplayLimits {
     let entries = file.webhooks.replay_entries_max;
     ReplayLimits {
         entries_max: usize::try_from(entries).unwrap_or(usize::MAX),
+    }
+}
+
+pub(super) fn inbox(raw: &raw::Inbox) -> Inbox {
+    Inbox {
+        path: PathBuf::from(&raw.path),
+        policy: webhook::inbox::Policy {
+            entries_max: raw.entries_max,
+            bytes_max: raw.bytes_max,
+            dead_keep_s: raw.dead_keep_s,
+            delivered_keep_s: raw.delivered_keep_s,
+            delivered_bytes_max: raw.delivered_bytes_max,
+            disk_free_bytes_min: raw.disk_free_bytes_min,
+        },
+        age_max_s: raw.age_max_s,
     }
 }
 

@@ -207,10 +207,12 @@ impl StoredRows for Disk {
 }
 
 fn stored(error: fjall::Error) -> RowError {
-    RowError::Store(match error {
-        fjall::Error::Io(error) => error.to_string(),
-        fjall::Error::Poisoned => "an earlier write or fsync has failed".into(),
-        error => format!("{error:?}"),
+    RowError::Store(if let fjall::Error::Io(error) = error {
+        error.to_string()
+    } else if matches!(error, fjall::Error::Poisoned) {
+        "an earlier write or fsync has failed".into()
+    } else {
+        format!("{error:?}")
     })
 }
 

@@ -152,9 +152,9 @@ pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
 
 /// A row of the index whose prefix has a floor: the prefix, told by the key's own form.
 pub(super) fn floored_prefix(key: &[u8]) -> Option<&[u8]> {
-    let tail = match key.first()? {
-        &DUE => 16,
-        &LISTED => 8,
+    let tail = match *key.first()? {
+        DUE => 16,
+        LISTED => 8,
         _ => return None,
     };
     key.get(..key.len().checked_sub(tail)?)

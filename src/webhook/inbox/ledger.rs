@@ -184,6 +184,12 @@ impl Ledger {
         self.claimed.insert(id)
     }
 
+    pub(super) fn unclaim(&mut self, ids: impl Iterator<Item = EntryId>) {
+        for id in ids {
+            self.claimed.remove(&id);
+        }
+    }
+
     pub(super) fn is_claimed(&self, id: EntryId) -> bool {
         self.claimed.contains(&id)
     }

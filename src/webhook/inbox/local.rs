@@ -10,7 +10,7 @@ use super::event::{Claimed, Unwritable};
 use super::ledger::Ledger;
 use super::read;
 use super::rows::{RowError, StoredRows};
-use super::writer::{Loaded, Message, QUEUE_MAX, Shared, Writer, load, report};
+use super::writer::{Loaded, Message, QUEUE_MAX, Request, Shared, Writer, load, report};
 use super::{Health, OpenError, Opened, Settings, Unreadable};
 use crate::kernel::clock::UnixMs;
 
@@ -107,7 +107,8 @@ impl Local {
             .try_acquire_many(u32::from(kib))
             .map_err(|_| full("bytes waiting for the disk"))?;
         let (answer, result) = oneshot::channel();
-        match self.queue.try_send(Message::Do(command, answer)) {
+        let request = Request { command, answer };
+        match self.queue.try_send(Message::Do(Box::new(request))) {
             Ok(()) => result.await.unwrap_or_else(|_| Err(stopped())),
             Err(mpsc::error::TrySendError::Full(_)) => Err(full("webhooks waiting for the disk")),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(stopped()),
@@ -117,7 +118,8 @@ impl Local {
     /// For what is bounded by its sender: waits for its turn.
     pub(super) async fn run(&self, command: Command) -> Result<u64, Unwritable> {
         let (answer, result) = oneshot::channel();
-        let sent = self.queue.send(Message::Do(command, answer)).await;
+        let request = Request { command, answer };
+        let sent = self.queue.send(Message::Do(Box::new(request))).await;
         sent.map_err(|_| stopped())?;
         result.await.unwrap_or_else(|_| Err(stopped()))
     }
@@ -127,14 +129,20 @@ impl Local {
         if self.able().is_err() {
             return Vec::new();
         }
-        let destination = destination.to_owned();
+        let (destination, shared) = (destination.to_owned(), self.shared.clone());
         let claimed = self
-            .read(move |disk, ledger| read::claim(disk, ledger, &destination, max, now))
+            .read(move |disk, ledger| {
+                let claimed = read::claim(disk, ledger, &destination, max, now)?;
+                Ok(Untaken { claimed, shared })
+            })
             .await;
-        claimed.unwrap_or_else(|error| {
-            tracing::error!(%error, "nothing can be claimed from the inbox");
-            Vec::new()
-        })
+        match claimed {
+            Ok(mut untaken) => std::mem::take(&mut untaken.claimed),
+            Err(error) => {
+                tracing::error!(%error, "nothing can be claimed from the inbox");
+                Vec::new()
+            }
+        }
     }
 
     /// Runs where it may block; the folder stays open meanwhile.
@@ -204,6 +212,25 @@ impl Local {
                 Err(Unwritable::Failed(other.to_string()))
             }
         }
+    }
+}
+
+/// Claims on their way to who asked. If nobody waits for them any more, they end.
+struct Untaken {
+    claimed: Vec<Claimed>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        if self.claimed.is_empty() {
+            return;
+        }
+        let ids = self.claimed.iter().map(|claimed| claimed.id);
+        read::locked(&self.shared.ledger).unclaim(ids);
+        self.shared
+            .changed
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

@@ -18,7 +18,9 @@ use crate::kernel::clock::UnixMs;
 
 /// Rows in a map.
 #[derive(Debug, Default)]
-pub(super) struct MemoryRows(Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>);
+pub(super) struct MemoryRows(Mutex<BTreeMap<At, Vec<u8>>>);
+
+type At = (Table, Vec<u8>);
 
 /// The engine; clones share it.
 #[derive(Clone, Debug)]

@@ -1,3 +1,9 @@
+mod child;
+mod damage;
+mod faults;
+mod kill;
+mod writer;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -40,9 +40,15 @@ const LOOK_AT_SPACE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) type Answer = Result<u64, Unwritable>;
 
+/// A command, and who waits for its result.
+pub(super) struct Request {
+    pub(super) command: Command,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
 /// What is sent to the writer.
 pub(super) enum Message {
-    Do(Command, oneshot::Sender<Answer>),
+    Do(Box<Request>),
     /// Close the folder; answered when another process can open it.
     Release(oneshot::Sender<()>),
     /// Open it again.
@@ -152,9 +158,9 @@ impl Writer {
             match message {
                 Message::Release(done) => self.release(done),
                 Message::Resume(done) => self.resume(done),
-                Message::Do(command, answer) => match self.mode {
-                    Mode::Open => self.batch(command, answer),
-                    Mode::Released | Mode::Broken { .. } => self.refuse(command, answer),
+                Message::Do(request) => match self.mode {
+                    Mode::Open => self.batch(*request),
+                    Mode::Released | Mode::Broken { .. } => self.refuse(*request),
                 },
             }
         }
@@ -179,15 +185,15 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, command: Command, answer: oneshot::Sender<Answer>) {
-        let mut bytes = command.bytes();
-        let mut batch = vec![(command, answer)];
+    fn batch(&mut self, first: Request) {
+        let mut bytes = first.command.bytes();
+        let mut batch = vec![first];
         let mut then = None;
         while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
             match self.queue.try_recv() {
-                Ok(Message::Do(command, answer)) => {
-                    bytes += command.bytes();
-                    batch.push((command, answer));
+                Ok(Message::Do(request)) => {
+                    bytes += request.command.bytes();
+                    batch.push(*request);
                 }
                 Ok(other) => {
                     then = Some(other);
@@ -200,11 +206,11 @@ impl Writer {
         match then {
             Some(Message::Release(done)) => self.release(done),
             Some(Message::Resume(done)) => self.resume(done),
-            Some(Message::Do(..)) | None => {}
+            Some(Message::Do(_)) | None => {}
         }
     }
 
-    fn commit(&mut self, batch: Vec<(Command, oneshot::Sender<Answer>)>, bytes: usize) {
+    fn commit(&mut self, batch: Vec<Request>, bytes: usize) {
         let before = self.clock.instant();
         let full = self.short_of_space(before);
         let shared = self.shared.clone();
@@ -237,16 +243,16 @@ impl Writer {
             durable,
             took: self.clock.instant().saturating_duration_since(before),
         });
-        for ((_, answer), result) in batch.into_iter().zip(answers) {
+        for (request, result) in batch.into_iter().zip(answers) {
             // Who no longer waits will hear of it by its provider's retry.
-            let _ = answer.send(result);
+            let _ = request.answer.send(result);
         }
     }
 
     fn decide(
         &self,
         disk: &Disk,
-        batch: &[(Command, oneshot::Sender<Answer>)],
+        batch: &[Request],
         full: bool,
         durable: &mut bool,
     ) -> (Change, Vec<Answer>) {
@@ -256,7 +262,7 @@ impl Writer {
             Desk::new(disk, &self.shared.policy, &ledger, &floor_of)
         };
         let mut answers = Vec::with_capacity(batch.len());
-        for (command, _) in batch {
+        for Request { command, .. } in batch {
             let answer = match full && command.grows() {
                 true => Err(Unwritable::Full {
                     limit: "inbox.disk_free_bytes_min",
@@ -293,11 +299,11 @@ impl Writer {
 
     // === without a folder ===
 
-    fn fail(&mut self, error: &str, batch: Vec<(Command, oneshot::Sender<Answer>)>) {
+    fn fail(&mut self, error: &str, batch: Vec<Request>) {
         tracing::error!(%error, "the inbox cannot write; webhooks are answered with 503");
         self.broken(error.to_owned(), REOPEN_FIRST);
-        for (command, answer) in batch {
-            self.refuse(command, answer);
+        for request in batch {
+            self.refuse(request);
         }
         self.take_disk();
     }
@@ -311,12 +317,12 @@ impl Writer {
         };
     }
 
-    fn refuse(&mut self, command: Command, answer: oneshot::Sender<Answer>) {
-        if let Command::Settle { settled, .. } = command {
+    fn refuse(&mut self, request: Request) {
+        if let Command::Settle { settled, .. } = request.command {
             self.unsettled.extend(settled.into_iter().map(|(id, _)| id));
         }
         let reason = self.shared.health.borrow().to_string();
-        let _ = answer.send(Err(Unwritable::Failed(reason)));
+        let _ = request.answer.send(Err(Unwritable::Failed(reason)));
     }
 
     fn release(&mut self, done: oneshot::Sender<()>) {
