@@ -87,3 +87,48 @@ impl AsyncWrite for Impatient {
         self.socket.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::Impatient;
+
+    async fn pair() -> (Impatient, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let patience = Duration::from_secs(30);
+        (
+            Impatient::new(accepted.unwrap().0, patience),
+            client.unwrap(),
+        )
+    }
+
+    /// More than the kernel takes for a client that does not read.
+    const MUCH: usize = 64 << 20;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_cut() {
+        let (mut server, _client) = pair().await;
+        let error = server.write_all(&vec![0; MUCH]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_reads_gets_everything() {
+        let (mut server, mut client) = pair().await;
+        let read = tokio::spawn(async move {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).await.unwrap();
+            all.len()
+        });
+        server.write_all(&vec![0; MUCH]).await.unwrap();
+        drop(server);
+        assert_eq!(read.await.unwrap(), MUCH);
+    }
+}

@@ -129,7 +129,7 @@ async fn a_page_of_another_site_changes_nothing() {
         (vec![host], 415),
         (vec![host, JSON, evil], 403),
         (vec![host, JSON, ("Origin", "null")], 403),
-        (vec![host, JSON, ("Origin", "http://127.0.0.1:1")], 403),
+        (vec![host, JSON, ("Origin", "http://127.0.0.1")], 403),
         (vec![host, JSON, ("Sec-Fetch-Site", "cross-site")], 403),
         (vec![host, JSON, ("Sec-Fetch-Site", "same-site")], 403),
     ] {

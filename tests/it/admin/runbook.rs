@@ -128,12 +128,14 @@ async fn a_secret_is_rotated() {
     assert!(shown.contains("billing: current\n"), "{shown}");
     let current = std::fs::read_to_string(secrets.path().join("wh-secret")).unwrap();
     assert_eq!(next, current);
-    until("the edge takes what the new secret signed", || async {
-        // Its own reload is under way: until then it answers 401.
-        let shown = shell.run(&format!("{send} || true")).await;
-        shown.contains("200 OK").then_some(())
+    let old = crate::harness::hook::Event::named("evt_signed_with_the_old_secret");
+    until("the old secret no longer counts", || async {
+        let answer = old.post(&mut edge.connect().await).await.unwrap();
+        (answer.status == 401).then_some(())
     })
     .await;
+    let shown = shell.run(&send).await;
+    assert!(shown.contains("200 OK"), "{shown}");
 }
 
 #[tokio::test]
