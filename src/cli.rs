@@ -1,13 +1,16 @@
 //! The command line: from arguments to one command and its exit code. Each command is a file below with
 //! one verb, `run`. What `serve` starts is handed in by `main`.
 
+mod admin;
 mod check;
 mod client;
 mod config;
 mod explain;
 mod healthcheck;
+mod inbox;
 mod output;
 mod place;
+mod refusals;
 mod serve;
 mod sign;
 mod smoke;
@@ -59,6 +62,10 @@ enum Command {
     Smoke(smoke::Args),
     /// Ask a running edge whether it is alive; for containers.
     Healthcheck(healthcheck::Args),
+    /// Look at the webhooks that a running edge keeps, deliver them again, discard them.
+    Inbox(inbox::Args),
+    /// Why a running edge refused what it refused last, and what to do about it.
+    Refusals(refusals::Args),
     /// Print the version.
     Version,
 }
@@ -129,6 +136,8 @@ fn dispatch(
         Command::Send(args) => sign::send(&args, &source, output),
         Command::Smoke(args) => smoke::run(&args, &source, output),
         Command::Healthcheck(args) => healthcheck::run(&args, output),
+        Command::Inbox(args) => inbox::run(&args, &source, output),
+        Command::Refusals(args) => refusals::run(&args, &source, output),
         Command::Version => {
             output.line(&version())?;
             Ok(ExitCode::SUCCESS)

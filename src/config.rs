@@ -42,6 +42,8 @@ pub struct Config {
     pub https: Option<(listener::Policy, listener::TlsPolicy)>,
     pub http: Option<HttpListener>,
     pub admin: SocketAddr,
+    /// What the admin listener asks for; `None` = whoever reaches it on loopback is trusted.
+    pub admin_token: Option<Secret>,
     pub guard: guard::Policy,
     pub cors: Cors,
     pub issuers: Vec<auth::Issuer>,

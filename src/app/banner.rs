@@ -38,7 +38,7 @@ pub(super) fn print(shared: &Shared, demo: Option<&Demo>, file: Option<&Path>) {
 maitred {version} is up, with ChefCloud's API and demo data
 
   edge     {base}   (development certificate, authority {ca})
-  admin    http://{admin}   metrics, health, recent refusals
+  admin    http://{admin}   metrics, health, refusals, inbox
   user     {email} / {password}   organisation {org}
 
 Log in (the token is good for 15 minutes):

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use prometheus::core::Collector as _;
 use serde_json::{Value, json};
 
 use super::banner::Demo;
@@ -142,13 +143,9 @@ pub(super) fn start_embedded_api(
 
 /// What the admin listener shows.
 pub(super) fn view(shared: &Arc<Shared>) -> View {
-    let (metrics, detail, refusals, version, config) = (
-        shared.clone(),
-        shared.clone(),
-        shared.clone(),
-        shared.clone(),
-        shared.clone(),
-    );
+    let (metrics, detail, refusals) = (shared.clone(), shared.clone(), shared.clone());
+    let (version, config, webhooks) = (shared.clone(), shared.clone(), shared.clone());
+    let token = shared.clone();
     View {
         metrics: Box::new(move || {
             metrics.live.load().config.metrics.then(|| {
@@ -157,9 +154,13 @@ pub(super) fn view(shared: &Arc<Shared>) -> View {
             })
         }),
         detail: Box::new(move || detailed(&detail)),
-        refusals: Box::new(move || json!(refusals.refusals.list())),
+        refusals: Box::new(move || refusals.refusals.list()),
         version: Box::new(move || builtin::version(&version.live.load())),
         config: Box::new(move || reload_status(&config)),
+        webhooks: Box::new(move || webhook_counts(&webhooks)),
+        inbox: None,
+        token: Box::new(move || token.live.load().config.admin_token.clone()),
+        clock: shared.clock.clone(),
     }
 }
 
@@ -169,6 +170,24 @@ fn remembered(shared: &Shared) -> usize {
     books
         .and_then(|books| books.replay.remembered())
         .unwrap_or(0)
+}
+
+/// Webhooks since the start, as the metric has them.
+fn webhook_counts(shared: &Shared) -> Value {
+    let families = shared.metrics.webhooks.collect();
+    let series = families.iter().flat_map(|family| family.get_metric());
+    let row = |metric: &prometheus::proto::Metric| {
+        let label = |name: &str| {
+            let mut pairs = metric.get_label().iter();
+            pairs
+                .find(|pair| pair.name() == name)
+                .map(|pair| pair.value().to_owned())
+        };
+        // A counter of whole numbers.
+        let count = metric.get_counter().get_value() as u64;
+        json!({ "endpoint": label("endpoint"), "outcome": label("outcome"), "count": count })
+    };
+    series.map(row).collect()
 }
 
 /// Gauges are read off the state when somebody looks.

@@ -23,6 +23,7 @@ const ANSWER_BYTES_MAX: usize = 1_048_576;
 pub(super) struct Client {
     inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: tokio::runtime::Runtime,
+    deadline: Duration,
 }
 
 /// An answer, read whole.
@@ -45,12 +46,55 @@ impl Client {
         Ok(Self {
             inner: legacy::Client::builder(TokioExecutor::new()).build(connector),
             runtime: runtime.map_err(|e| format!("cannot start: {e}"))?,
+            deadline: DEADLINE,
         })
     }
 
     pub(super) fn get(&self, url: &str) -> Result<Answer, String> {
-        let request = Request::get(url).body(Full::default());
-        self.send(url, request.map_err(|e| format!("`{url}`: {e}"))?)
+        self.get_with(url, &[])
+    }
+
+    pub(super) fn get_with(
+        &self,
+        url: &str,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Answer, String> {
+        self.send(url, asking(url, headers)?)
+    }
+
+    /// Hands the body of a 2xx to `sink` piece by piece, however long it is and takes; another answer
+    /// is read whole and given back.
+    pub(super) fn stream(
+        &self,
+        url: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<Option<Answer>, String> {
+        let request = asking(url, headers)?;
+        let late = |_| format!("{url}: nothing for {} s", DEADLINE.as_secs());
+        self.runtime.block_on(async {
+            let response = tokio::time::timeout(DEADLINE, self.inner.request(request)).await;
+            let response = response.map_err(late)?;
+            let response = response.map_err(|e| format!("{url}: {}", chain(&e)))?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let whole = Limited::new(body, ANSWER_BYTES_MAX).collect();
+                let whole = tokio::time::timeout(DEADLINE, whole).await.map_err(late)?;
+                let body = whole.map_err(|e| format!("{url}: {e}"))?.to_bytes();
+                return Ok(Some(Answer { status, body }));
+            }
+            while let Some(frame) = tokio::time::timeout(DEADLINE, body.frame())
+                .await
+                .map_err(late)?
+            {
+                let frame = frame.map_err(|e| format!("{url}: cut short: {}", chain(&e)))?;
+                if let Some(piece) = frame.data_ref() {
+                    sink(piece)?;
+                }
+            }
+            Ok(None)
+        })
     }
 
     pub(super) fn post(
@@ -71,6 +115,12 @@ impl Client {
         self.send(url, request)
     }
 
+    /// The same client with more patience, for what is known to take long.
+    pub(super) fn patient(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     fn send(&self, url: &str, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         let exchange = async {
             let response = self.inner.request(request).await.map_err(|e| chain(&e))?;
@@ -81,12 +131,26 @@ impl Client {
         };
         let outcome = self
             .runtime
-            .block_on(async { tokio::time::timeout(DEADLINE, exchange).await });
+            .block_on(async { tokio::time::timeout(self.deadline, exchange).await });
         match outcome {
             Ok(answer) => answer.map_err(|e: String| format!("{url}: {e}")),
-            Err(_) => Err(format!("{url}: no answer within {} s", DEADLINE.as_secs())),
+            Err(_) => Err(format!(
+                "{url}: no answer within {} s",
+                self.deadline.as_secs()
+            )),
         }
     }
+}
+
+fn asking(
+    url: &str,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<Request<Full<Bytes>>, String> {
+    let mut request = Request::get(url)
+        .body(Full::default())
+        .map_err(|e| format!("`{url}`: {e}"))?;
+    request.headers_mut().extend(headers.iter().cloned());
+    Ok(request)
 }
 
 /// Trusts the authorities that browsers trust, or `ca` alone.

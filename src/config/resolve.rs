@@ -140,6 +140,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
     let https = edge::https(file, report);
     let http = edge::http(file, report);
     let admin = edge::admin(file, report);
+    let admin_token = trust::admin_token(&file.listeners.admin, admin, env, report);
     let guard = edge::guard(&file.guard, report);
     let cors = edge::cors(&file.cors, report);
     let drain = edge::drain(&file.drain, report);
@@ -163,6 +164,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         https: https?,
         http: http?,
         admin: admin?,
+        admin_token,
         guard: guard?,
         cors,
         issuers,

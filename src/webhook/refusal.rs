@@ -93,49 +93,10 @@ impl Refusal {
         }
     }
 
-    /// What an operator should look at.
+    /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        match self {
-            Self::MissingHeader(_) | Self::MissingQuery(_) | Self::NoSignature => {
-                "not from the provider, or a proxy in front removed it, or the scheme is another"
-            }
-            Self::DuplicateHeader(_) | Self::DuplicateTimestamp | Self::BadQuery(_) => {
-                "a proxy in front may have added a copy; otherwise somebody is probing"
-            }
-            Self::TooManyItems { .. } | Self::Ambiguous => "somebody is probing",
-            Self::BadEncoding => {
-                "compare `encoding` of the scheme with the provider's documentation"
-            }
-            Self::MissingTimestamp | Self::BadTimestamp => {
-                "compare `ts` of the scheme (source and unit) with the provider's documentation"
-            }
-            Self::ContentEncoding => "have the provider or the proxy in front send it uncompressed",
-            Self::BadBody(_) | Self::MissingField(_) | Self::NothingSigned => {
-                "not from the provider, or the endpoint's scheme is another one's"
-            }
-            Self::CertificatePlace => {
-                "somebody is probing, or the scheme's `certificate_hosts` lacks one of the provider's"
-            }
-            Self::CertificateAway => {
-                "the edge must reach the provider by https; see `certificate_ca_file` too"
-            }
-            Self::NoActiveSecret => "check not_before and not_after of the endpoint's secrets",
-            Self::NoMatch => "wrong secret (rotated?), or a proxy in front changed the body",
-            Self::Stale { .. } => {
-                "a late retry or an old capture; if all fail, check this host's clock"
-            }
-            Self::Future { .. } => "the provider's clock or this host's is off",
-            Self::Replay => "a retry of something accepted, or a captured request sent again",
-            Self::InProgress => "the provider retries; nothing to do",
-            Self::StoreFull => {
-                "raise webhooks.replay_entries_max (on Redis: maxmemory) or look for a flood of \
-                 signed requests"
-            }
-            Self::StoreAway => {
-                "Redis is away or too slow; the log and /health/detailed have its last error"
-            }
-        }
+        fix(self.label()).unwrap_or_default()
     }
 }
 
@@ -176,10 +137,143 @@ impl Refusal {
     }
 }
 
+/// What to do about the refusals with this label; `None` where it is no webhook's label.
+#[must_use]
+pub fn fix(label: &str) -> Option<&'static str> {
+    FIXES
+        .iter()
+        .find_map(|(of, fix)| (*of == label).then_some(*fix))
+}
+
+/// Every label with what mends it.
+const FIXES: &[(&str, &str)] = &[
+    (
+        "store_away",
+        "Redis is away or too slow: the log and /health/detailed have its last error. The provider \
+         sends again.",
+    ),
+    (
+        "bad_body",
+        "Not from the provider, or the endpoint's `scheme` is that of another provider.",
+    ),
+    (
+        "missing_field",
+        "Not from the provider, or the endpoint's `scheme` is that of another provider.",
+    ),
+    (
+        "nothing_signed",
+        "The message has no signed part: not from the provider, or the endpoint's `scheme` is \
+         another's.",
+    ),
+    (
+        "certificate_place",
+        "Somebody is probing, or the scheme's `certificate_hosts` lacks one of the provider's hosts.",
+    ),
+    (
+        "certificate_away",
+        "The edge must reach the provider's certificate by https: check its way out, and \
+         `certificate_ca_file`. The provider sends again.",
+    ),
+    (
+        "missing_header",
+        "Not from the provider, or a proxy in front removed the header, or the endpoint's `scheme` is \
+         that of another provider: compare the header's name with the provider's documentation.",
+    ),
+    (
+        "duplicate_header",
+        "A proxy in front may have added a copy: have it replace the header instead. If it did not, \
+         somebody is probing.",
+    ),
+    (
+        "missing_query",
+        "Not from the provider, or the URL registered with it lacks the parameter: register it anew.",
+    ),
+    (
+        "bad_query",
+        "The URL registered with the provider names the parameter already, or a proxy in front \
+         rewrites the query: register the URL without it.",
+    ),
+    (
+        "too_many_items",
+        "More signatures than a provider in rotation sends: somebody is probing.",
+    ),
+    (
+        "no_signature",
+        "Not from the provider, or the endpoint's `scheme` is another's: compare the form of the \
+         signature header with the provider's documentation.",
+    ),
+    (
+        "bad_encoding",
+        "Compare `encoding` of the endpoint's scheme (hex, base64, upper or lower case) with the \
+         provider's documentation.",
+    ),
+    (
+        "missing_timestamp",
+        "Compare `ts` of the scheme (where it stands) with the provider's documentation; a proxy in \
+         front may have removed the header.",
+    ),
+    (
+        "duplicate_timestamp",
+        "A proxy in front may have added a copy. If it did not, somebody is probing.",
+    ),
+    (
+        "bad_timestamp",
+        "Compare `ts` of the scheme (its unit: s, ms or rfc3339) with what the provider sends.",
+    ),
+    (
+        "ambiguous",
+        "No provider sends such values: somebody is probing.",
+    ),
+    (
+        "content_encoding",
+        "The signature is over the bytes as sent: have the provider, or the proxy in front, send the \
+         body uncompressed.",
+    ),
+    (
+        "no_active_secret",
+        "Check not_before and not_after of the endpoint's secrets against this host's clock; the \
+         provider gets 503 and tries again.",
+    ),
+    (
+        "no_match",
+        "The secret is wrong (rotated at the provider? another account, or test mode?), or the body \
+         was changed on the way: a proxy or middleware in front that parses and re-serialises JSON, \
+         converts the character set or trims. Compare the secret first: `maitred send` with this \
+         configuration shows whether the edge accepts what it signs.",
+    ),
+    (
+        "stale",
+        "One clock is off by that much, or the delivery was held up that long. If every webhook of \
+         the endpoint is refused so, check NTP on this host; if a single one is, it is a late retry \
+         with its old timestamp or an old capture, and the provider must sign it anew. `ts.past_s` of \
+         the scheme is the limit.",
+    ),
+    (
+        "future",
+        "The sender's clock is ahead of this host's by that much: check NTP on this host first (are \
+         other providers refused too?), then tell the provider. `ts.future_s` of the scheme is the \
+         limit.",
+    ),
+    (
+        "replay",
+        "These bytes were accepted before: a retry of something that arrived, or a captured request \
+         sent again. Nothing is lost. A provider that repeats the same bytes on purpose needs \
+         `replay = \"ack\"` in its scheme.",
+    ),
+    (
+        "in_progress",
+        "The provider sends again by itself; nothing to do.",
+    ),
+    (
+        "store_full",
+        "Raise webhooks.replay_entries_max, or look for a flood of signed requests.",
+    ),
+];
+
 impl From<Refusal> for Reject {
     fn from(refusal: Refusal) -> Self {
         let label = refusal.label();
-        let reason = format!("{refusal}: {}", refusal.hint());
+        let reason = refusal.to_string();
         match refusal {
             Refusal::ContentEncoding => Self::new(Code::UnsupportedEncoding, label, reason),
             // Our own trouble is never a 4xx: some providers do not come back after one.
@@ -208,5 +302,45 @@ impl From<Refusal> for Reject {
             | Refusal::Future { .. }
             | Refusal::Replay => Self::new(Code::Unauthenticated, label, reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http::header::AGE;
+
+    use super::{FIXES, Refusal};
+
+    #[test]
+    fn every_refusal_says_what_to_do_and_no_other_label_does() {
+        let all = [
+            Refusal::MissingHeader(AGE),
+            Refusal::DuplicateHeader(AGE),
+            Refusal::MissingQuery(String::new()),
+            Refusal::BadQuery(String::new()),
+            Refusal::TooManyItems { max: 1 },
+            Refusal::NoSignature,
+            Refusal::BadEncoding,
+            Refusal::MissingTimestamp,
+            Refusal::DuplicateTimestamp,
+            Refusal::BadTimestamp,
+            Refusal::Ambiguous,
+            Refusal::ContentEncoding,
+            Refusal::NoActiveSecret,
+            Refusal::NoMatch,
+            Refusal::Stale { age_s: 1 },
+            Refusal::Future { ahead_s: 1 },
+            Refusal::Replay,
+            Refusal::InProgress,
+            Refusal::StoreFull,
+        ];
+        for refusal in &all {
+            assert!(!refusal.hint().is_empty(), "{refusal}");
+        }
+        let labels: BTreeSet<_> = all.iter().map(Refusal::label).collect();
+        let fixed: BTreeSet<_> = FIXES.iter().map(|(label, _)| *label).collect();
+        assert_eq!((labels, fixed.len()), (fixed.clone(), FIXES.len()));
     }
 }

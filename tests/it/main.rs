@@ -20,6 +20,7 @@ use maitred::{kernel, webhook};
 #[allow(dead_code, reason = "a harness offers more than each moment uses")]
 mod harness;
 
+mod admin;
 mod cached;
 mod fullstack;
 mod identity;

@@ -91,9 +91,13 @@ pub struct PlainListener {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminListener {
-    /// `address:port`; keep it away from the public network: nobody is asked who they are.
+    /// `address:port`; keep it away from the public network. On an address that is not loopback
+    /// everything but `/metrics` and `/healthz` asks for the token.
     #[schemars(extend("x-reload" = "restart"))]
     pub address: String,
+    /// Asked for by everything but `/metrics` and `/healthz`, as a bearer token or (browsers) as a
+    /// password. At least 32 characters; without one, whoever reaches a loopback address is trusted.
+    pub token: Option<SecretSource>,
 }
 
 /// TLS of the https listener.

@@ -343,14 +343,6 @@ pub(super) fn notices(file: &raw::File, report: &mut Report<'_>) {
             );
         }
     }
-    let admin = file.listeners.admin.address.parse::<SocketAddr>();
-    if admin.is_ok_and(|a| !a.ip().is_loopback()) {
-        report.notices.push(format!(
-            "listeners.admin.address {} is not a loopback address: whoever reaches it controls this \
-             edge",
-            file.listeners.admin.address
-        ));
-    }
 }
 
 /// The schema bounds every size far below what `usize` holds.

@@ -1,17 +1,20 @@
 //! Resolves who is believed: secrets, token issuers, webhook schemes and endpoints.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Report, special};
 use crate::config::env::Env;
 use crate::config::secret::{self, Found};
-use crate::config::{check, preset, raw};
+use crate::config::{Environment, check, preset, raw};
 use crate::kernel::secret::Secret;
 use crate::webhook::scheme::{Scheme, SchemeError, SchemeSpec, Unit};
 use crate::webhook::{OrderKey, Rules};
 use crate::{auth, webhook};
 
+/// Shortest token for the admin listener.
+const ADMIN_TOKEN_CHARS_MIN: usize = 32;
 /// Shortest secret shared with the API.
 const ASSERTION_SECRET_CHARS_MIN: usize = 32;
 
@@ -134,6 +137,42 @@ pub(super) fn delivery_secret(
         judged,
         "printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\"",
     )?;
+    Some(Secret::new(found.text))
+}
+
+/// `None` where there is none, or where what is there was reported. Without one, an address that
+/// others reach is closed but for metrics, and production does not begin that way.
+pub(super) fn admin_token(
+    raw: &raw::AdminListener,
+    address: Option<SocketAddr>,
+    env: &Env,
+    report: &mut Report<'_>,
+) -> Option<Secret> {
+    let key = "listeners.admin.token";
+    let before = report.problems.len();
+    let found = raw
+        .token
+        .as_ref()
+        .and_then(|raw| find(key, raw, env, report));
+    let exposed = address.filter(|a| !a.ip().is_loopback());
+    if let (None, Some(address)) = (&found, exposed)
+        && report.problems.len() == before
+    {
+        let message = format!("there is no token, and {address} is not a loopback address");
+        match report.environment {
+            Environment::Production => report.error(
+                "listeners.admin.token",
+                message,
+                "add token = { secret_file = \"…\" } or { env = \"…\" }, or listen on 127.0.0.1",
+            ),
+            Environment::Development => report.notices.push(format!(
+                "listeners.admin: {message}: it answers /metrics and /healthz and nothing else"
+            )),
+        }
+    }
+    let found = found?;
+    let judged = long_enough(&found, ADMIN_TOKEN_CHARS_MIN);
+    report.take(key, judged, GENERATE)?;
     Some(Secret::new(found.text))
 }
 

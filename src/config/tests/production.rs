@@ -110,6 +110,36 @@ fn development_certificates() {
 }
 
 #[test]
+fn an_admin_listener_that_anybody_may_use() {
+    let exposed = "[listeners.admin]\naddress = \"0.0.0.0:9090\"\n";
+    refused(
+        exposed,
+        &[],
+        "listeners.admin.token: there is no token, and 0.0.0.0:9090 is not a loopback address; hint: add",
+    );
+    let with = format!("{exposed}token = {{ env = \"ADMIN\" }}\n");
+    refused(
+        &with,
+        &[],
+        "listeners.admin.token: no secret: variable ADMIN is not set",
+    );
+    let short = [("ADMIN", "0123456789abcdef0123456789abcde")];
+    refused(
+        &with,
+        &short,
+        "listeners.admin.token: variable ADMIN has 31 characters",
+    );
+    let optional = with.replace(" }", ", optional = true }");
+    refused(&optional, &[], "listeners.admin.token: there is no token");
+    let long = [("ADMIN", "0123456789abcdef0123456789abcdef")];
+    let config = production_with(&with, &long).unwrap();
+    assert!(config.admin_token.is_some());
+    let text = format!("environment = \"development\"\n{exposed}");
+    let config = production_with(&text, &[]).unwrap();
+    assert!(config.notices[0].contains("/metrics and /healthz and nothing else"));
+}
+
+#[test]
 fn https_without_a_certificate() {
     refused(
         "[tls]\ncertificates = []\n",
