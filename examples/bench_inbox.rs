@@ -213,6 +213,7 @@ async fn append(inbox: &Inbox, now: UnixMs) -> EntryId {
         received_at: now,
         content_type: Some(Bytes::from_static(b"application/json")),
         headers: Vec::new(),
+        authenticated: "body".into(),
         traceparent: None,
         order_key: None,
         body: Bytes::from_static(BODY),

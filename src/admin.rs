@@ -82,7 +82,7 @@ pub struct View {
     /// Webhooks since the start: objects with `endpoint`, `outcome` and `count`.
     pub webhooks: Box<dyn Fn() -> Value + Send + Sync>,
     /// `None` where no endpoint keeps its webhooks.
-    pub inbox: Option<Inbox>,
+    pub inbox: Box<dyn Fn() -> Option<Inbox> + Send + Sync>,
     /// What opens the door, as the configuration has it now.
     pub token: Box<dyn Fn() -> Option<Secret> + Send + Sync>,
     pub clock: Clock,
@@ -220,7 +220,7 @@ impl Desk {
         caller: Caller,
     ) -> Result<Answer, Problem> {
         query::Query::parse(query, &[])?;
-        let inbox = self.inbox()?.clone();
+        let inbox = self.inbox()?;
         let request = asked::read(body).await?;
         let now = self.view.clock.unix();
         let done = verbs::run(verb, request, inbox, &self.turn, caller, now).await?;
@@ -246,8 +246,8 @@ impl Desk {
             }
             "/healthz" => Ok(answer::json(&json!({ "status": "ok" }))),
             "/" if door::wants_html(&parts.headers) => page::overview(view, query).await,
-            "/inbox/export" => inbox::export(self.inbox()?.clone(), query, &self.exports),
-            "/inbox/events" => inbox::list(self.inbox()?, query).await,
+            "/inbox/export" => inbox::export(self.inbox()?, query, &self.exports),
+            "/inbox/events" => inbox::list(&self.inbox()?, query).await,
             "/refusals" => {
                 let picked = refusals::Asked::parse(query)?.pick((view.refusals)());
                 let shown: Value = picked.iter().map(refusals::shown).collect();
@@ -272,7 +272,7 @@ impl Desk {
             "/version" => json((view.version)()),
             "/config" => json((view.config)()),
             "/events" => self.watch.stream(),
-            "/inbox" => json(inbox::stats(self.inbox()?, view.clock.unix()).await?),
+            "/inbox" => json(inbox::stats(&self.inbox()?, view.clock.unix()).await?),
             _ => match path.strip_prefix("/inbox/events/") {
                 Some(rest) => self.entry(rest, parts).await,
                 None => Err(Problem::not_found(format!(
@@ -287,16 +287,16 @@ impl Desk {
     async fn entry(&self, rest: &str, parts: &Parts) -> Result<Answer, Problem> {
         let inbox = self.inbox()?;
         if let Some(id) = rest.strip_suffix("/body") {
-            return inbox::body(inbox, id).await;
+            return inbox::body(&inbox, id).await;
         }
-        let found = inbox::find(inbox, rest).await?;
+        let found = inbox::find(&inbox, rest).await?;
         Ok(match door::wants_html(&parts.headers) {
             true => page::entry(&self.view, &found),
             false => answer::json(&shown::whole(&found)),
         })
     }
 
-    fn inbox(&self) -> Result<&Inbox, Problem> {
-        self.view.inbox.as_ref().ok_or_else(inbox::absent)
+    fn inbox(&self) -> Result<Inbox, Problem> {
+        (self.view.inbox)().ok_or_else(inbox::absent)
     }
 }

@@ -25,6 +25,7 @@ use pingora::services::ServiceWithDependents;
 use crate::admin;
 use crate::cache;
 use crate::cli::Serve;
+use crate::cluster::redis::Redis;
 use crate::config::reload::ReloadStatus;
 use crate::config::{Config, ConfigSource};
 use crate::kernel::clock::Clock;
@@ -133,6 +134,9 @@ fn shared(
         ..cache::Limits::default()
     };
     let reload = ReloadStatus::started(&config, clock.unix());
+    let redis = config.redis.clone();
+    let redis = redis.map(|settings| Redis::new(settings, clock.clone(), Random::from_os()));
+    let redis = redis.transpose().context("redis")?;
     let live = live::Live::build(config, None, &clock)?;
     Ok(Shared {
         random: Random::from_os(),
@@ -143,6 +147,7 @@ fn shared(
         limiter: Limiter::new(clock.clone(), LIMIT_KEYS_MAX),
         slots: Slots::new(),
         books: Shelf::new(),
+        redis,
         successor,
         bodies: Budget::default(),
         cache: cache::phases::Cache::leak(&cache_limits, clock.clone()),
@@ -266,6 +271,16 @@ fn background(
         async move { admin::serve_on(tokio::net::TcpListener::from_std(admin)?, view).await }
     };
     let webhooks = inbox::keep(shared.clone());
+    let connection = {
+        let redis = shared.redis.clone();
+        async move {
+            match redis {
+                Some(redis) => redis.run().await,
+                None => std::future::pending().await,
+            }
+            Ok::<(), std::convert::Infallible>(())
+        }
+    };
     let reloads = reload::watch(shared.clone(), policies.clone(), source);
     Ok(vec![
         Box::new(critical("health", state, AtClose::Drop, checks)),
@@ -276,6 +291,7 @@ fn background(
             sweeps,
         )),
         Box::new(critical("admin", state, AtClose::Drop, window)),
+        Box::new(critical("redis", state, AtClose::Drop, connection)),
         Box::new(critical("inbox", state, AtClose::Await, webhooks)),
         Box::new(critical("reload", state, AtClose::Drop, reloads)),
     ])

@@ -109,7 +109,7 @@ impl Watcher {
 }
 
 async fn snapshot(view: &View) -> Value {
-    let inbox = match &view.inbox {
+    let inbox = match &(view.inbox)() {
         Some(inbox) => inbox_now(inbox).await.unwrap_or_else(|error| {
             let error = error.to_string();
             json!({ "error": error })

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::cluster::redis::RedisError;
+use crate::config::{self, InboxEngine, ReplayStore};
 use crate::kernel::id::Random;
 use crate::listener::drain::{FRESH_GRACE, Phase, settled};
 use crate::proxy::deliver::Courier;
@@ -19,6 +21,7 @@ use crate::proxy::shared::{Live, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::books::Books;
 use crate::webhook::dispatch::{self, Dispatch, Stop};
+use crate::webhook::inbox::redis as on_redis;
 use crate::webhook::inbox::{
     Commit, Health, Inbox, Observer, OpenError, Opened, Settings, Standing,
 };
@@ -42,6 +45,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Broken {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("{0}")]
+    Redis(RedisError),
     #[error("the inbox's writer has stopped: {0}")]
     Stopped(String),
 }
@@ -52,13 +57,7 @@ pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
         () = needed(&shared) => {}
         () = shared.drain.reached(Phase::Closed) => return Ok(()),
     }
-    let Opened {
-        inbox, memories, ..
-    } = open(&shared).await?;
-    let policy = replay_policy(&shared.live.load());
-    let replay = replay::Store::local(policy, &memories);
-    drop(memories);
-    let books = Arc::new(Books { inbox, replay });
+    let books = Arc::new(open(&shared).await?);
     shared.books.open(books.clone());
 
     let (stop, stopped) = watch::channel(Stop::Running);
@@ -88,12 +87,45 @@ async fn needed(shared: &Shared) {
     }
 }
 
-async fn open(shared: &Shared) -> Result<Opened, OpenError> {
-    let (path, policy) = {
-        let live = shared.live.load();
-        let inbox = &live.config.inbox;
-        (inbox.path.clone(), inbox.policy.clone())
+/// Opens both where the configuration says. Redis may be away at a start: webhooks get 503 until it is
+/// there. One that would lose or evict what it was given is not used at all.
+async fn open(shared: &Shared) -> Result<Books, Broken> {
+    let live = shared.live.load_full();
+    let config = &live.config;
+    let policy = replay_policy(&live);
+    let redis = shared.redis.clone();
+    if let Some(redis) = &redis
+        && let Err(error @ (RedisError::Unsuitable(_) | RedisError::Settings(_))) =
+            redis.probe().await
+    {
+        return Err(Broken::Redis(error));
+    }
+    let prefix = &config.cache.prefix;
+    let (inbox, memories) = match (config.inbox.engine, &redis) {
+        (InboxEngine::Redis, Some(redis)) => {
+            let settings = on_redis::Settings {
+                redis: redis.clone(),
+                prefix: prefix.clone(),
+                policy: config.inbox.policy.clone(),
+                clock: shared.clock.clone(),
+                lease: on_redis::LEASE,
+            };
+            (Inbox::on_redis(settings), Vec::new())
+        }
+        (InboxEngine::Redis | InboxEngine::Disk, _) => {
+            let opened = on_disk(shared, &config.inbox).await?;
+            (opened.inbox, opened.memories)
+        }
     };
+    let replay = match (config.replay.store, redis) {
+        (ReplayStore::Redis, Some(redis)) => replay::Store::redis(policy, redis, prefix),
+        (ReplayStore::Redis | ReplayStore::Local, _) => replay::Store::local(policy, &memories),
+    };
+    Ok(Books { inbox, replay })
+}
+
+async fn on_disk(shared: &Shared, config: &config::Inbox) -> Result<Opened, OpenError> {
+    let (path, policy) = (config.path.clone(), config.policy.clone());
     let mut settings = Settings::new(path, policy, shared.clock.clone());
     settings.observer = observer(shared.metrics.clone());
     settings.lock_wait = if shared.successor {
@@ -101,9 +133,9 @@ async fn open(shared: &Shared) -> Result<Opened, OpenError> {
     } else {
         LOCK_WAIT
     };
-    let path = settings.path.clone();
     let opened = Inbox::open(settings).await?;
-    tracing::info!(path = %path.display(), remembered = opened.memories.len(), "inbox open");
+    let (path, remembered) = (config.path.display(), opened.memories.len());
+    tracing::info!(%path, remembered, "inbox open");
     Ok(opened)
 }
 

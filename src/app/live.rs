@@ -22,6 +22,7 @@ use crate::proxy::shared::Shared;
 use crate::route::table::Table;
 use crate::upstream::pool::Pool;
 use crate::webhook::delivery;
+use crate::webhook::scheme::print_rfc3339;
 
 pub(super) use crate::proxy::shared::Live;
 
@@ -145,7 +146,7 @@ pub(super) fn start_embedded_api(
 pub(super) fn view(shared: &Arc<Shared>) -> View {
     let (metrics, detail, refusals) = (shared.clone(), shared.clone(), shared.clone());
     let (version, config, webhooks) = (shared.clone(), shared.clone(), shared.clone());
-    let token = shared.clone();
+    let (token, books) = (shared.clone(), shared.clone());
     View {
         metrics: Box::new(move || {
             metrics.live.load().config.metrics.then(|| {
@@ -158,7 +159,7 @@ pub(super) fn view(shared: &Arc<Shared>) -> View {
         version: Box::new(move || builtin::version(&version.live.load())),
         config: Box::new(move || reload_status(&config)),
         webhooks: Box::new(move || webhook_counts(&webhooks)),
-        inbox: None,
+        inbox: Box::new(move || books.books.look().map(|books| books.inbox.clone())),
         token: Box::new(move || token.live.load().config.admin_token.clone()),
         clock: shared.clock.clone(),
     }
@@ -188,6 +189,21 @@ fn webhook_counts(shared: &Shared) -> Value {
         json!({ "endpoint": label("endpoint"), "outcome": label("outcome"), "count": count })
     };
     series.map(row).collect()
+}
+
+fn redis(shared: &Shared) -> Value {
+    let Some(redis) = &shared.redis else {
+        return json!({ "state": "disabled" });
+    };
+    let health = redis.health();
+    let error = health
+        .last_error
+        .map(|(at, why)| json!({ "at": print_rfc3339(at), "error": why }));
+    json!({
+        "state": if health.connected { "connected" } else { "disconnected" },
+        "since": print_rfc3339(health.since),
+        "last_error": error,
+    })
 }
 
 /// Gauges are read off the state when somebody looks.
@@ -273,7 +289,7 @@ fn detailed(shared: &Shared) -> Value {
         "replay": { "entries": remembered(shared), "entries_max": live.config.replay.entries_max },
         "cache": { "bytes": shared.cache.store().stats().bytes, "bytes_max": live.config.cache.bytes_max },
         "config": reload_status(shared),
-        "redis": { "state": "disabled" },
+        "redis": redis(shared),
     })
 }
 

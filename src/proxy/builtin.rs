@@ -45,6 +45,9 @@ pub fn not_ready(shared: &Shared, live: &Live) -> Vec<String> {
         }
     }
     missing.extend(inbox(shared, live));
+    if redis(shared) == "disconnected" {
+        missing.push("redis: away".to_owned());
+    }
     missing
 }
 
@@ -81,7 +84,9 @@ fn health(shared: &Shared, live: &Live) -> Reply {
         };
         upstreams.insert(name.to_string(), Value::from(state));
     }
-    let all_up = live.pools.values().all(|pool| pool.is_available(now));
+    // Redis is required wherever it is configured: what is on it has no other place.
+    let all_up =
+        live.pools.values().all(|pool| pool.is_available(now)) && redis(shared) != "disconnected";
     let (status, word) = if all_up {
         (StatusCode::OK, "ok")
     } else {
@@ -91,12 +96,20 @@ fn health(shared: &Shared, live: &Live) -> Reply {
     let database = if connected { "connected" } else { "unknown" };
     let body = json!({
         "status": word,
-        "redis": "disabled",
+        "redis": redis(shared),
         "database": database,
         "upstreams": upstreams,
         "version": env!("CARGO_PKG_VERSION"),
     });
     Reply::json(status, &body)
+}
+
+fn redis(shared: &Shared) -> &'static str {
+    match &shared.redis {
+        None => "disabled",
+        Some(redis) if redis.health().connected => "connected",
+        Some(_) => "disconnected",
+    }
 }
 
 /// `{"version","build","rustc","config"}`.

@@ -105,9 +105,8 @@ fn request(
     now: UnixMs,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
     let event = &claimed.event;
-    let covers = live.config.dispatch.covers(&event.endpoint);
     let span = shared.random.bits();
-    let mut headers = headers(claimed, &live.deliveries, covers, span, now);
+    let mut headers = headers(claimed, &live.deliveries, span, now);
     // hyper leaves it out for an empty body, and some servers want it for every POST.
     headers.insert(CONTENT_LENGTH, event.body.len().into());
     let mut request = Request::post(path(claimed)).body(Full::new(event.body.clone()))?;

@@ -1,7 +1,7 @@
 //! The webhook lane: read, verify, reserve, then keep (or pass on), commit. The request ends at the
 //! edge; what goes to the API is a request of the edge's own, and only after every check has passed.
 //!
-//! Order of steps: body read whole → [`verify()`] → the books are lent → `reserve` → `keep` answers
+//! Order of steps: body read whole → [`verify()`] → a handshake is answered at once → the books are lent → `reserve` → `keep` answers
 //! after the fsync, `pass` with the API's verdict → `commit`. A reservation that is dropped gives the
 //! message free, so that the provider's next attempt is no replay.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::proxy::Session;
 
 use super::body;
@@ -26,7 +26,7 @@ use crate::limit::key::Key;
 use crate::webhook::books::{Away, Books};
 use crate::webhook::inbox::Unwritable;
 use crate::webhook::replay::{Arrival, Reservation};
-use crate::webhook::{Endpoint, Mode, Refusal, SignedParts, Verified, verify};
+use crate::webhook::{Endpoint, Mode, Refusal, SignedParts, Verified, handshake, verify};
 
 /// The named limit for webhooks that fail verification, per address.
 const FAILURES_CLASS: &str = "webhooks_failed";
@@ -65,6 +65,10 @@ async fn handle(
     endpoint: &Endpoint,
 ) -> Result<Reply, Reject> {
     let received_at = shared.clock.unix();
+    if session.req_header().method == Method::GET {
+        ctx.outcome = Some("handshake");
+        return challenge(admitted, endpoint, received_at);
+    }
     let failures = Failures::of(ctx, shared, admitted);
     let limits = body::Limits {
         bytes_max: endpoint.body_bytes_max,
@@ -72,8 +76,28 @@ async fn handle(
     };
     let declared = admitted.facts.content_length;
     let (body, _held) = body::read_whole(session, limits, declared, &shared.bodies).await?;
-    let verified = check(session, shared, endpoint, admitted, &body)
-        .map_err(|refusal| failures.refuse(refusal))?;
+    let headers = &session.req_header().headers;
+    let prepared = endpoint.scheme.prepare(headers, received_at).await;
+    prepared.map_err(|refusal| failures.refuse(refusal))?;
+    let verified = match check(session, shared, endpoint, admitted, &body) {
+        Ok(verified) => verified,
+        Err(refusal) => {
+            if let Some((code, reply)) = handshake::code(endpoint, &body) {
+                tracing::warn!(
+                    webhook.endpoint = %endpoint.name, code = code.reveal(),
+                    "an unsigned verification code has come; switch danger_clover_verification off once \
+                     it is typed in"
+                );
+                ctx.outcome = Some("handshake");
+                return Ok(reply);
+            }
+            return Err(failures.refuse(refusal));
+        }
+    };
+    if let Some(reply) = handshake::answer(endpoint, &verified, &body) {
+        ctx.outcome = Some("handshake");
+        return Ok(reply);
+    }
     let secret = [endpoint.name.as_ref(), verified.secret_name.as_ref()];
     shared
         .metrics
@@ -149,6 +173,13 @@ fn check(
     verify(endpoint, &signed, shared.clock.unix())
 }
 
+/// Some providers try a URL out with a GET before they use it.
+fn challenge(admitted: &Admitted, endpoint: &Endpoint, now: UnixMs) -> Result<Reply, Reject> {
+    let query = admitted.facts.query.as_deref().unwrap_or("");
+    handshake::challenge(endpoint, query, now)
+        .ok_or_else(|| Reject::new(Code::NotFound, "handshake", "a GET that is no challenge"))
+}
+
 fn answer(status: &str, verified: &Verified) -> Reply {
     let body = serde_json::json!({ "status": status, "id": verified.event_id.as_str() });
     Reply::json(StatusCode::OK, &body)
@@ -209,11 +240,7 @@ impl<'a> Failures<'a> {
     /// The answer to a webhook that was refused: the refusal itself, or 429 once the address has had
     /// too many of them. Our own trouble is not the sender's failure.
     fn refuse(&self, refusal: Refusal) -> Reject {
-        let ours = matches!(
-            refusal,
-            Refusal::InProgress | Refusal::StoreFull | Refusal::StoreAway | Refusal::NoActiveSecret
-        );
-        if let (false, Some((name, quota))) = (ours, &self.limit) {
+        if let (false, Some((name, quota))) = (refusal.is_ours(), &self.limit) {
             let taken = self.shared.limiter.take(name, *quota, &self.key);
             if let Some(seconds) = taken.retry_after_s {
                 let reason = format!("{refusal}, as too many from this address before it");

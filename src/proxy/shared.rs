@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::body;
 use crate::auth::{self, assertion};
 use crate::cache::phases::Cache;
+use crate::cluster::redis::Redis;
 use crate::config::Config;
 use crate::config::reload::ReloadStatus;
 use crate::kernel::clock::Clock;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub slots: Slots,
     /// The inbox and the memory of accepted webhooks, once they are open.
     pub books: Shelf,
+    /// What several nodes share, where it is configured.
+    pub redis: Option<Redis>,
     /// Whether this process takes over from another one, which may still hold the inbox.
     pub successor: bool,
     /// Memory for webhook bodies.

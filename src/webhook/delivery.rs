@@ -12,7 +12,7 @@ use super::scheme::print_rfc3339;
 use crate::kernel::clock::UnixMs;
 use crate::kernel::header::{
     IDEMPOTENCY_KEY, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, X_MAITRED_ATTEMPT,
-    X_MAITRED_PROVIDER, X_MAITRED_RECEIVED_AT,
+    X_MAITRED_AUTHENTICATED, X_MAITRED_PROVIDER, X_MAITRED_RECEIVED_AT,
 };
 use crate::kernel::secret::Secret;
 
@@ -36,6 +36,8 @@ pub struct Delivery<'a> {
     pub received_at: UnixMs,
     /// 1, 2, …
     pub attempt: u32,
+    /// What the provider vouches for; see `Covers`.
+    pub authenticated: &'a str,
     /// As the provider sent it.
     pub content_type: Option<&'a HeaderValue>,
     pub body: &'a [u8],
@@ -63,7 +65,7 @@ impl Signer {
     /// The headers of `delivery`, signed at `now`.
     #[must_use]
     pub fn headers(&self, delivery: &Delivery<'_>, now: UnixMs) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8);
+        let mut headers = HeaderMap::with_capacity(12);
         let mut set = |name: HeaderName, value: &str| {
             // Ids are checked where they enter and the rest is ours, so nothing is left out.
             let value = HeaderValue::from_str(value);
@@ -81,6 +83,7 @@ impl Signer {
         set(X_MAITRED_PROVIDER, delivery.provider);
         set(X_MAITRED_RECEIVED_AT, &print_rfc3339(delivery.received_at));
         set(X_MAITRED_ATTEMPT, &delivery.attempt.to_string());
+        set(X_MAITRED_AUTHENTICATED, delivery.authenticated);
         if let Some(content_type) = delivery.content_type {
             headers.insert(CONTENT_TYPE, content_type.clone());
         }
@@ -111,7 +114,8 @@ mod tests {
     use super::{Delivery, Signer};
     use crate::kernel::clock::UnixMs;
     use crate::kernel::header::{
-        IDEMPOTENCY_KEY, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, X_MAITRED_RECEIVED_AT,
+        IDEMPOTENCY_KEY, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, X_MAITRED_AUTHENTICATED,
+        X_MAITRED_RECEIVED_AT,
     };
     use crate::kernel::secret::Secret;
 
@@ -125,6 +129,7 @@ mod tests {
             provider: "chefcloud",
             received_at: UnixMs(1_614_265_329_123),
             attempt: 1,
+            authenticated: "body",
             content_type: Some(&content_type),
             body: br#"{"test": 2432232314}"#,
         };
@@ -135,7 +140,8 @@ mod tests {
         assert_eq!(headers[X_MAITRED_RECEIVED_AT], "2021-02-25T15:02:09.123Z");
         let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert_eq!(headers[WEBHOOK_SIGNATURE], expected);
-        assert_eq!(headers.len(), 8);
+        assert_eq!(headers[X_MAITRED_AUTHENTICATED], "body");
+        assert_eq!(headers.len(), 9);
     }
 
     #[test]

@@ -56,7 +56,6 @@ pub struct EndpointPolicy {
     /// How long an event that fails may hold back those of its order key; `None` = until it is
     /// delivered or dead.
     pub order_timeout_s: Option<NonZeroU32>,
-    pub covers: Covers,
 }
 
 impl Policy {
@@ -64,13 +63,6 @@ impl Policy {
     #[must_use]
     pub fn order_timeout_s(&self, endpoint: &str) -> Option<NonZeroU32> {
         self.endpoints.get(endpoint)?.order_timeout_s
-    }
-
-    /// What the signatures of `endpoint`'s provider cover.
-    #[must_use]
-    pub fn covers(&self, endpoint: &str) -> Covers {
-        let endpoint = self.endpoints.get(endpoint);
-        endpoint.map_or(Covers::Nothing, |policy| policy.covers)
     }
 }
 

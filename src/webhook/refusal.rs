@@ -110,9 +110,7 @@ impl Refusal {
             | Self::InProgress
             | Self::StoreFull
             | Self::StoreAway
-            | Self::CertificateAway => {
-                true
-            }
+            | Self::CertificateAway => true,
             Self::MissingHeader(_)
             | Self::DuplicateHeader(_)
             | Self::MissingQuery(_)

@@ -22,7 +22,7 @@ pub(in crate::admin) async fn overview(view: &View, raw: Option<&str>) -> Result
     let cursor = query.take("cursor").map(|c| filter::id(&c)).transpose()?;
     let mut html = Html::default();
     begin(&mut html, view, "Webhooks");
-    match &view.inbox {
+    match &(view.inbox)() {
         Some(inbox) => {
             let state = look(inbox, asked.filter()?, cursor).await;
             let state = state.map_err(|error| unavailable(&error.to_string()))?;

@@ -1,5 +1,6 @@
 //! Raw shape of what surrounds the traffic: process, listeners, TLS, request limits, logs.
 
+use super::SecretSource;
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -48,6 +48,7 @@ pub(super) fn event(
             .content_type
             .map(|value| Bytes::copy_from_slice(value.as_bytes())),
         headers: shown(headers),
+        authenticated: Arc::from(verified.covers.as_str()),
         traceparent: traceparent.map(str::to_owned),
         order_key: order.map(Arc::from),
         body: event.body,

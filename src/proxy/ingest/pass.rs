@@ -75,6 +75,7 @@ fn request(
         provider: &endpoint.provider,
         received_at: event.received_at,
         attempt: 1,
+        authenticated: verified.covers.as_str(),
         content_type: event.content_type.as_ref(),
         body: &event.body,
     };

@@ -4,20 +4,13 @@
 use http::{HeaderMap, HeaderValue};
 
 use crate::kernel::clock::UnixMs;
-use crate::kernel::header::{TRACEPARENT, X_MAITRED_AUTHENTICATED};
-use crate::webhook::Covers;
+use crate::kernel::header::TRACEPARENT;
 use crate::webhook::delivery::{Delivery, Signer};
 use crate::webhook::inbox::Claimed;
 
 /// The headers of the next attempt at `claimed`. `span` is random and names the attempt in the trace.
 #[must_use]
-pub fn headers(
-    claimed: &Claimed,
-    signer: &Signer,
-    covers: Covers,
-    span: u64,
-    now: UnixMs,
-) -> HeaderMap {
+pub fn headers(claimed: &Claimed, signer: &Signer, span: u64, now: UnixMs) -> HeaderMap {
     let event = &claimed.event;
     let content_type = event.content_type.as_ref();
     let content_type = content_type.and_then(|bytes| HeaderValue::from_bytes(bytes).ok());
@@ -26,12 +19,11 @@ pub fn headers(
         provider: &event.provider,
         received_at: event.received_at,
         attempt: claimed.attempts.saturating_add(1),
+        authenticated: &event.authenticated,
         content_type: content_type.as_ref(),
         body: &event.body,
     };
     let mut headers = signer.headers(&delivery, now);
-    let covers = HeaderValue::from_static(covers.as_str());
-    headers.insert(X_MAITRED_AUTHENTICATED, covers);
     let child = event.traceparent.as_deref().and_then(|t| child(t, span));
     if let Some(child) = child.and_then(|text| HeaderValue::try_from(text).ok()) {
         headers.insert(TRACEPARENT, child);
@@ -62,7 +54,7 @@ fn child(traceparent: &str, span: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Covers, child, headers};
+    use super::{child, headers};
     use crate::kernel::clock::UnixMs;
     use crate::kernel::header::{TRACEPARENT, X_MAITRED_ATTEMPT, X_MAITRED_AUTHENTICATED};
     use crate::kernel::secret::Secret;
@@ -97,15 +89,19 @@ mod tests {
         let signer = Signer::new(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
         let mut claimed = claimed(1, None);
         claimed.attempts = 3;
-        let seen = headers(&claimed, &signer, Covers::Token, 42, UnixMs(1));
+        let mut event = claimed.event.as_ref().clone();
+        event.authenticated = "token".into();
+        claimed.event = event.into();
+        let seen = headers(&claimed, &signer, 42, UnixMs(1));
         assert_eq!(seen[X_MAITRED_ATTEMPT], "4");
         assert_eq!(seen[X_MAITRED_AUTHENTICATED], "token");
         assert!(!seen.contains_key(TRACEPARENT));
 
         let mut event = claimed.event.as_ref().clone();
         event.traceparent = Some(TRACE.into());
+        event.authenticated = "body".into();
         claimed.event = event.into();
-        let seen = headers(&claimed, &signer, Covers::Body, 42, UnixMs(1));
+        let seen = headers(&claimed, &signer, 42, UnixMs(1));
         assert_eq!(seen[X_MAITRED_AUTHENTICATED], "body");
         assert!(
             seen[TRACEPARENT]

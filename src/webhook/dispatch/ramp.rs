@@ -1,9 +1,12 @@
-//! How many attempts a destination gets at a time: slow start. One at first and after an outage, then
-//! one more for each that is answered, which doubles it every round trip; less again when attempts
+//! How many attempts a destination gets at a time: slow start. One after an outage and a few at first,
+//! so that one that hangs does not hold up the rest; then one more for each that is answered, which doubles it every round trip; less again when attempts
 //! fail in a row. What the API can take shows itself this way, and a backlog does not fall on it.
 
 /// Failures in a row from which on each one halves the width. One alone may be the event's own fault.
 const ROW: u32 = 2;
+
+/// Where nothing is known yet, and the least while some attempts fail and some may not.
+const FIRST: u32 = 4;
 
 /// The width of one destination.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,11 +16,11 @@ pub(super) struct Ramp {
 }
 
 impl Ramp {
-    /// One at a time.
+    /// A few at a time.
     #[must_use]
     pub(super) fn new() -> Self {
         Self {
-            width: 1,
+            width: FIRST,
             failed_in_row: 0,
         }
     }
@@ -38,13 +41,16 @@ impl Ramp {
     pub(super) fn failed(&mut self) {
         self.failed_in_row = self.failed_in_row.saturating_add(1);
         if self.failed_in_row >= ROW {
-            self.width = (self.width / 2).max(1);
+            self.width = (self.width / 2).max(FIRST.min(self.width));
         }
     }
 
     /// The destination is away: the next attempt is a probe.
     pub(super) fn restart(&mut self) {
-        *self = Self::new();
+        *self = Self {
+            width: 1,
+            failed_in_row: 0,
+        };
     }
 }
 

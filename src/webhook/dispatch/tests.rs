@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::{self, HOLD_MAX, HOLD_MIN, Lane, Sign, Turn};
-use super::{Answer, Answered, Covers, EndpointPolicy, Policy, verdict};
+use super::{Answer, Answered, EndpointPolicy, Policy, verdict};
 use crate::kernel::clock::{Clock, UnixMs};
 use crate::webhook::inbox::{Attempt, Claimed, DeadReason, EntryId, Event, Outcome, Settlement};
 
@@ -26,6 +26,7 @@ pub(super) fn claimed(id: u64, order_key: Option<&str>) -> Claimed {
             received_at: NOW,
             content_type: None,
             headers: Vec::new(),
+            authenticated: "body".into(),
             traceparent: None,
             order_key: order_key.map(Arc::from),
             body: "{}".into(),
@@ -201,7 +202,6 @@ fn the_head_of_a_key_yields_when_its_time_is_up_and_is_tried_then() {
     );
     let yields = EndpointPolicy {
         order_timeout_s: Some(300.try_into().unwrap()),
-        covers: Covers::Body,
     };
     policy.endpoints.insert("billing".into(), yields);
     let (times, yielded, _) = fate(&policy, Some("k"), 0.99);

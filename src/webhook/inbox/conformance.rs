@@ -63,6 +63,7 @@ pub(crate) fn event(endpoint: &str, event_id: &str, body: &[u8]) -> Event {
         received_at: UnixMs(1_000),
         content_type: None,
         headers: Vec::new(),
+        authenticated: "body".into(),
         traceparent: None,
         order_key: None,
         body: Bytes::copy_from_slice(body),
@@ -130,6 +131,7 @@ async fn an_event_is_claimed_once_and_again_after_a_restart(harness: &mut impl H
     let full = Event {
         content_type: Some(Bytes::from_static(b"application/json")),
         headers: vec![("user-agent".into(), "Stripe/1.0".into())],
+        authenticated: "body".into(),
         traceparent: Some("00-0af7-b7ad-01".into()),
         ..event("billing", "evt_1", b"{\"a\": 1}")
     };

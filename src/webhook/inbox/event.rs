@@ -50,6 +50,8 @@ pub struct Event {
     pub content_type: Option<Bytes>,
     /// Headers of the request an operator may see, already masked: name and value.
     pub headers: Vec<(String, String)>,
+    /// What its provider vouches for, as `X-Maitred-Authenticated` says it.
+    pub authenticated: Arc<str>,
     /// W3C trace context of the request, carried to each delivery.
     pub traceparent: Option<String>,
     /// Events of one endpoint with the same key are delivered one after the other, in the order of

@@ -104,6 +104,7 @@ struct EventRecord<'a> {
     content_type: Option<&'a [u8]>,
     #[serde(borrow)]
     headers: Vec<(&'a str, &'a str)>,
+    authenticated: &'a str,
     traceparent: Option<&'a str>,
     order_key: Option<&'a str>,
 }
@@ -225,6 +226,7 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RowError> {
         received_at: event.received_at.0,
         content_type: event.content_type.as_deref(),
         headers: headers.map(|(n, v)| (n.as_str(), v.as_str())).collect(),
+        authenticated: &event.authenticated,
         traceparent: event.traceparent.as_deref(),
         order_key: event.order_key.as_deref(),
     };
@@ -247,6 +249,7 @@ pub(super) fn decode_event(row: Vec<u8>) -> Result<Event, RowError> {
         received_at: UnixMs(record.received_at),
         content_type: record.content_type.map(|bytes| row.slice_ref(bytes)),
         headers: headers.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        authenticated: Arc::from(record.authenticated),
         traceparent: record.traceparent.map(str::to_owned),
         order_key: record.order_key.map(Arc::from),
         body: row.slice_ref(body),
@@ -284,6 +287,7 @@ mod tests {
         let mut full = event("billing", "evt_1", b"{\"a\":1}");
         full.content_type = Some(Bytes::from_static(b"application/json"));
         full.headers = vec![("a".into(), "b".into()), ("c".into(), String::new())];
+        full.authenticated = "fields".into();
         full.traceparent = Some("00-1-2-01".into());
         full.order_key = Some("tenant-7".into());
         let bare = event("billing", "evt_2", b"");

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::{Covers, Dispatch, EndpointPolicy, Policy, Settings, Stop, run};
+use super::super::{Dispatch, EndpointPolicy, Policy, Settings, Stop, run};
 use super::NOW;
 use super::world::{Disk, Fate, FlakyApi, Shared, Weather, verdicts};
 use crate::kernel::clock::Clock;
@@ -99,14 +99,7 @@ fn weather(rng: &mut StdRng) -> Weather {
         concurrency_max: rng.random_range(1..9),
         rate_max: rng.random_range(5..200),
         attempt_timeout_ms: 500,
-        endpoints: [(
-            "billing".into(),
-            EndpointPolicy {
-                order_timeout_s,
-                covers: Covers::Body,
-            },
-        )]
-        .into(),
+        endpoints: [("billing".into(), EndpointPolicy { order_timeout_s })].into(),
     };
     let outages = (0..rng.random_range(0..3)).map(|_| {
         let from = rng.random_range(0..10_000);

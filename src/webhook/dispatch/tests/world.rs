@@ -192,6 +192,7 @@ impl Shared {
             received_at: self.clock.unix(),
             content_type: None,
             headers: Vec::new(),
+            authenticated: "body".into(),
             traceparent: None,
             order_key: key.map(|key| key.to_string().into()),
             body: bytes::Bytes::new(),
