@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::View;
 use super::super::answer::Answer;
 use super::super::shown;
-use super::markup::Html;
+use super::markup::{Button, Html};
 use super::overview::{begin, end};
 use crate::webhook::inbox::{Attempt, Outcome, Shown, State, Summary};
 use crate::webhook::scheme::print_rfc3339;
@@ -19,8 +19,14 @@ pub(in crate::admin) fn entry(view: &View, shown: &Shown) -> Answer {
         .text(&id)
         .raw("</h2><p>");
     let request = json!({ "ids": [id] }).to_string();
-    html.button("redeliver", &id, &request);
-    html.button("discard", &id, &request);
+    let button = Button {
+        place: "entry",
+        of: &id,
+        label: &id,
+        request: &request,
+    };
+    html.button("redeliver", &button);
+    html.button("discard", &button);
     html.raw("</p><table><tbody>");
     let content_type = event.content_type.as_deref().map(String::from_utf8_lossy);
     let moment = |at: Option<_>| at.map(print_rfc3339).unwrap_or_default();

@@ -72,12 +72,13 @@ impl Html {
     }
 
     /// A button that the script gives its work: a verb and the request that it plans.
-    pub(super) fn button(&mut self, verb: &'static str, what: &str, request: &str) -> &mut Self {
+    pub(super) fn button(&mut self, verb: &'static str, button: &Button<'_>) -> &mut Self {
+        let (place, of) = (button.place, button.of.replace(char::is_whitespace, "_"));
         self.raw("<button type=\"button\" class=\"live-only\"")
-            .attribute("id", &format!("{verb} {request}"))
+            .attribute("id", &format!("{verb}-{place}-{of}"))
             .attribute("data-verb", verb)
-            .attribute("data-request", request)
-            .attribute("aria-label", &format!("{verb} {what}"))
+            .attribute("data-request", button.request)
+            .attribute("aria-label", &format!("{verb} {}", button.label))
             .raw(">")
             .raw(verb)
             .raw("</button> ")
@@ -86,6 +87,17 @@ impl Html {
     pub(super) fn done(self) -> String {
         self.0
     }
+}
+
+/// What a button is for.
+pub(super) struct Button<'a> {
+    /// Where it is on the page: one entry may be in two lists.
+    pub(super) place: &'static str,
+    /// Whose it is; with the place and the verb its name, under which it gets the focus back.
+    pub(super) of: &'a str,
+    /// As people call it.
+    pub(super) label: &'a str,
+    pub(super) request: &'a str,
 }
 
 fn is_directional(c: char) -> bool {

@@ -7,7 +7,7 @@ use super::super::filter::{self, Asked};
 use super::super::query::Query;
 use super::super::verbs::unavailable;
 use super::super::{View, refusals};
-use super::markup::{Html, age, bytes};
+use super::markup::{Button, Html, age, bytes};
 use crate::kernel::clock::UnixMs;
 use crate::webhook::inbox::{EntryId, Filter, Inbox, Page, Standing, Stats, Summary, Unreadable};
 
@@ -113,11 +113,17 @@ fn dead_letters(html: &mut Html, state: &Looked) {
         let filter = json!({ "filter": { "endpoint": row.endpoint, "state": "dead" } });
         let what = format!("all {} dead letters of {}", row.entries, row.endpoint);
         html.raw("<p><bdi>").text(&what).raw("</bdi> ");
-        html.button("redeliver", &what, &filter.to_string());
-        html.button("discard", &what, &filter.to_string());
+        let button = Button {
+            place: "all",
+            of: &row.endpoint,
+            label: &what,
+            request: &filter.to_string(),
+        };
+        html.button("redeliver", &button);
+        html.button("discard", &button);
         html.raw("</p>");
     }
-    entries(html, &state.dead.entries, "No dead letters.");
+    entries(html, "dead", &state.dead.entries, "No dead letters.");
     html.raw("</section>");
 }
 
@@ -147,7 +153,7 @@ fn events(html: &mut Html, page: &Page, asked: &Asked) {
     field(html, "from", &asked.from);
     field(html, "to", &asked.to);
     html.raw("<button>show</button></form>");
-    entries(html, &page.entries, "Nothing matches.");
+    entries(html, "events", &page.entries, "Nothing matches.");
     if let Some(next) = page.next {
         html.raw("<p><a id=\"older\"")
             .attribute("href", &older(asked, next))
@@ -174,7 +180,7 @@ fn older(asked: &Asked, next: EntryId) -> String {
     query
 }
 
-fn entries(html: &mut Html, rows: &[Summary], none: &'static str) {
+fn entries(html: &mut Html, place: &'static str, rows: &[Summary], none: &'static str) {
     if rows.is_empty() {
         html.raw("<p>").raw(none).raw("</p>");
         return;
@@ -207,8 +213,14 @@ fn entries(html: &mut Html, rows: &[Summary], none: &'static str) {
         html.cell(&last.unwrap_or_default());
         let request = json!({ "ids": [id] }).to_string();
         html.raw("<td>");
-        html.button("redeliver", &id, &request);
-        html.button("discard", &id, &request);
+        let button = Button {
+            place,
+            of: &id,
+            label: &id,
+            request: &request,
+        };
+        html.button("redeliver", &button);
+        html.button("discard", &button);
         html.raw("</td></tr>");
     }
     html.raw("</tbody></table>");

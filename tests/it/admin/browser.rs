@@ -56,6 +56,9 @@ async fn it_shows_what_is_there_and_follows_changes() {
     window.refuse(Refusal::Stale { age_s: 4321 }, "req-9", "/webhooks/billing");
     wait_for(&browser, "the timestamp is 4321 s old").await;
     assert!(shown(&browser, "check NTP on this host").await);
+    let twice = "const ids = [...document.querySelectorAll('[id]')].map(e => e.id); \
+                 return ids.filter((id, at) => ids.indexOf(id) !== at || /\\s/.test(id))";
+    assert_eq!(browser.run(twice, json!([])).await, json!([]));
     // Nothing that the browser had to complain about: policy, missing file, script error.
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
