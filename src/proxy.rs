@@ -1,9 +1,8 @@
 //! The only `ProxyHttp`. It sequences the features and decides nothing itself: the order of checks is
 //! in [`admit`], each lane has a file, and every phase here is a few lines of delegation.
 //!
-//! Order of steps: `early_request_filter` (deadline off, protocol noted) → `request_filter` (facts,
-//! admit, then the lane) → for plain requests the cache phases, `upstream_peer`, the header filters →
-//! `logging`.
+//! Order of steps: `early_request_filter` (deadline off, protocol) → `request_filter` (facts, admit,
+//! then the lane) → for plain requests cache phases, `upstream_peer`, header filters → `logging`.
 
 pub mod admit;
 pub mod body;

@@ -268,6 +268,11 @@ async fn check_end(disk: &Disk, lives: u32) {
         // An attempt that the end of a life cut off was not counted.
         let most = world.weather.policy.attempts_max + lives - 1 + known.forgotten;
         expect("attempts are bounded", known.requests <= most);
+        let counted = known.told.attempts;
+        expect("only what was sent counts", counted <= known.requests);
+        let exhausted = dead == Some(DeadReason::AttemptsExhausted);
+        let all = world.weather.policy.attempts_max;
+        expect("no attempt is left out", !exhausted || counted == all);
     }
     world.breaches.extend(breaches);
 }

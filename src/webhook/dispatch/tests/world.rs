@@ -72,7 +72,7 @@ pub(super) struct Known {
 /// What the dispatcher has told the inbox of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
-    attempts: u32,
+    pub(super) attempts: u32,
     first_failed_at: Option<i64>,
     pub(super) is_delivered: bool,
     pub(super) dead: Option<DeadReason>,
@@ -300,8 +300,9 @@ impl World {
         }
     }
 
-    /// A key is given up when its time-out is over, or no attempt can be made in time, and not before.
-    fn wrong_order(&self, number: usize, settlement: &Settlement) -> Option<String> {
+    /// A retry comes within the age allowed; a key is given up when its time-out is over, or no
+    /// attempt can be made in time, and not before.
+    fn wrong_retry(&self, number: usize, settlement: &Settlement) -> Option<String> {
         let Settlement::Retry {
             attempt,
             due,
@@ -310,13 +311,18 @@ impl World {
         else {
             return None;
         };
-        let known = &self.known[number];
-        let timeout_s = self.weather.policy.order_timeout_s("billing");
+        let (known, policy) = (&self.known[number], &self.weather.policy);
+        let since = known.told.first_failed_at.unwrap_or(attempt.at.0);
+        if due.0 > since + i64::from(policy.age_max_s) * 1_000 {
+            return Some(format!(
+                "event {number}: {due:?} is later than its age allows"
+            ));
+        }
+        let timeout_s = policy.order_timeout_s("billing");
         let (Some(timeout_s), Some(_)) = (timeout_s, known.key) else {
             return yield_order.then(|| format!("event {number} yields and need not"));
         };
         let now = attempt.at.0 + i64::from(attempt.took_ms);
-        let since = known.told.first_failed_at.unwrap_or(attempt.at.0);
         let until = since + i64::from(timeout_s.get()) * 1_000;
         let is_over = now >= until || known.not_before > until;
         let keeps_late = !yield_order && due.0 > until;

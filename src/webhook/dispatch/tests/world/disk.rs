@@ -65,7 +65,7 @@ impl Disk {
         let mut world = self.shared.look();
         for (id, settlement) in settled {
             let number = usize::try_from(world.ids[id]).unwrap();
-            let wrong = world.wrong_order(number, settlement);
+            let wrong = world.wrong_retry(number, settlement);
             wrong.into_iter().for_each(|breach| world.breach(breach));
             let told = &mut world.known[number].told;
             if let Settlement::Retry { attempt, .. } = settlement {
