@@ -98,7 +98,6 @@ fn dispatch_has_the_documented_defaults_and_what_differs_by_endpoint() {
     assert!(endpoints.len() > 1);
     for endpoint in endpoints.values() {
         assert_eq!(endpoint.order_timeout_s.map(u32::from), Some(300));
-        assert_eq!(endpoint.covers, dispatch::Covers::Body);
     }
 
     let text = r#"

@@ -223,7 +223,7 @@ impl Inbox {
     #[must_use]
     pub fn image(&self) -> Self {
         match self {
-            Self::Local(_) => unreachable!("a folder has one process"),
+            Self::Local(_) | Self::Redis(_) => unreachable!("not a map in memory"),
             Self::Memory(memory) => Self::Memory(memory.image()),
         }
     }
@@ -233,7 +233,7 @@ impl Inbox {
     #[must_use]
     pub fn reopened(&self, policy: Policy, now: UnixMs) -> Self {
         match self {
-            Self::Local(_) => unreachable!("a folder has one process"),
+            Self::Local(_) | Self::Redis(_) => unreachable!("not a map in memory"),
             Self::Memory(memory) => Self::Memory(memory.restarted(policy, now).0),
         }
     }

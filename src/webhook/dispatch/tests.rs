@@ -250,16 +250,16 @@ fn a_destination_starts_slowly_doubles_and_falls_back() {
     };
     let now = start();
     let mut lane = Lane::new(now);
-    assert_eq!(fill(&mut lane, &policy, now), 1);
+    assert_eq!(fill(&mut lane, &policy, now), 4);
     let widths: Vec<_> = (0..8)
         .map(|_| round(&mut lane, Sign::AtWork, &policy, now))
         .collect();
-    assert_eq!(widths, [2, 4, 8, 16, 32, 64, 64, 64]);
-    // One that fails alone costs nothing; a whole round that fails ends at one.
+    assert_eq!(widths, [8, 16, 32, 64, 64, 64, 64, 64]);
+    // One that fails alone costs nothing; a whole round that fails ends at a few.
     lane.ended(Sign::Failed, &policy, now);
     lane.ended(Sign::AtWork, &policy, now);
     assert_eq!(lane.width(&policy), 64);
-    assert_eq!(round(&mut lane, Sign::Failed, &policy, now), 1);
+    assert_eq!(round(&mut lane, Sign::Failed, &policy, now), 4);
 }
 
 #[test]

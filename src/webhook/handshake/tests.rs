@@ -41,6 +41,7 @@ fn endpoint(handshake: Option<Handshake>) -> Endpoint {
         scheme: Arc::new(scheme.into()),
         handshake,
         mode: Mode::Pass,
+        order_key: None,
         upstream: "api".into(),
         body_bytes_max: 1 << 20,
         body_timeout_ms: 10_000,

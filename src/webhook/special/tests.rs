@@ -132,6 +132,7 @@ fn endpoint(special: Special, secrets: &[&str], key_id: Option<&str>) -> Endpoin
         scheme: Arc::new(special.into()),
         handshake: None,
         mode: Mode::Pass,
+        order_key: None,
         upstream: "api".into(),
         body_bytes_max: 1 << 20,
         body_timeout_ms: 10_000,

@@ -156,6 +156,7 @@ pub(super) fn endpoint(preset: &Preset, secrets: &[String], least: Option<u32>) 
         scheme: Arc::new(scheme.into()),
         handshake: None,
         mode: Mode::Pass,
+        order_key: None,
         upstream: "api".into(),
         body_bytes_max: 1 << 20,
         body_timeout_ms: 10_000,
