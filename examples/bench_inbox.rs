@@ -6,6 +6,13 @@
 //! cargo run --release --example bench_inbox -- FOLDER [BACKLOG] [SECONDS]
 //! ```
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    reason = "it prints figures, and stops where something is wrong"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,7 +97,7 @@ async fn accept(folder: &Path, clients: usize, seconds: u64, clock: &Clock) {
 
 async fn start_with_a_backlog(folder: &Path, backlog: u64, clock: &Clock) {
     let (opened, _) = open(folder, clock).await;
-    let before = clock.instant();
+    let (before, cpu) = (clock.instant(), cpu_s());
     let next = Arc::new(AtomicU64::new(0));
     let tasks = (0..256).map(|_| {
         let (inbox, clock, next) = (opened.inbox.clone(), clock.clone(), next.clone());
@@ -105,19 +112,21 @@ async fn start_with_a_backlog(folder: &Path, backlog: u64, clock: &Clock) {
     }
     let took = (clock.instant() - before).as_secs_f64();
     println!(
-        "filled with {backlog} in {took:.1} s ({:.0} events/s); {}; {} MiB resident",
+        "filled with {backlog} in {took:.1} s ({:.0} events/s), {:.1} s of CPU; {}; {} MiB resident",
         backlog as f64 / took,
+        cpu_s() - cpu,
         on_disk(&opened.inbox).await,
         resident_mib()
     );
     drop(opened);
 
-    let before = clock.instant();
+    let (before, cpu) = (clock.instant(), cpu_s());
     let (opened, commits) = open(folder, clock).await;
     println!(
-        "started with {backlog} pending and {} memories in {:.2} s; {} MiB resident",
+        "started with {backlog} pending and {} memories in {:.2} s, {:.2} s of CPU; {} MiB resident",
         opened.memories.len(),
         (clock.instant() - before).as_secs_f64(),
+        cpu_s() - cpu,
         resident_mib()
     );
     let inbox = opened.inbox;
@@ -130,7 +139,7 @@ async fn start_with_a_backlog(folder: &Path, backlog: u64, clock: &Clock) {
     );
     settle(&inbox, first.iter().map(|c| c.id), clock.unix()).await;
 
-    let before = clock.instant();
+    let (before, cpu) = (clock.instant(), cpu_s());
     let mut drained = 1;
     loop {
         let now = clock.unix();
@@ -143,20 +152,22 @@ async fn start_with_a_backlog(folder: &Path, backlog: u64, clock: &Clock) {
     }
     let took = (clock.instant() - before).as_secs_f64();
     println!(
-        "drained {drained} in {took:.1} s ({:.0} events/s); {} commits, {} fsyncs; {}; {} MiB resident",
+        "drained {drained} in {took:.1} s ({:.0} events/s), {:.1} s of CPU; {} commits, {} fsyncs; {}; {} MiB resident",
         drained as f64 / took,
+        cpu_s() - cpu,
         commits.all.load(Ordering::Relaxed),
         commits.durable.load(Ordering::Relaxed),
         on_disk(&inbox).await,
         resident_mib()
     );
 
-    let before = clock.instant();
+    let (before, cpu) = (clock.instant(), cpu_s());
     let later = UnixMs(clock.unix().0 + 2 * DAY_MS);
     inbox.expire(later).await.expect("expiry");
     println!(
-        "delivered entries expired in {:.1} s; {}; {} MiB resident",
+        "delivered entries expired in {:.1} s, {:.1} s of CPU; {}; {} MiB resident",
         (clock.instant() - before).as_secs_f64(),
+        cpu_s() - cpu,
         on_disk(&inbox).await,
         resident_mib()
     );
@@ -231,6 +242,15 @@ async fn on_disk(inbox: &Inbox) -> String {
         stats.total(Standing::Delivered).entries,
         stats.disk_bytes >> 20
     )
+}
+
+/// Of all threads so far, in seconds: what a busy machine does not distort. 0 where the system does
+/// not tell.
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|n| n.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// 0 where the system does not tell.

@@ -30,7 +30,7 @@ pub use source::ConfigSource;
 use crate::kernel::secret::Secret;
 use crate::plan::Plan;
 use crate::webhook::dispatch;
-use crate::{auth, guard, limit, listener, upstream};
+use crate::{auth, guard, limit, listener, upstream, webhook};
 
 /// A configuration that was checked whole: every reference resolves, every value is in range.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ pub struct Config {
     pub replay: ReplayLimits,
     /// How stored webhooks are delivered.
     pub dispatch: Arc<dispatch::Policy>,
+    pub inbox: Inbox,
     pub routes: Vec<Route>,
     pub drain: Drain,
     pub log: Log,
@@ -121,6 +122,15 @@ pub struct CacheLimits {
 pub struct ReplayLimits {
     /// Entries kept at most; when full, new webhooks are refused with 503.
     pub entries_max: usize,
+}
+
+/// Where accepted webhooks are kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Inbox {
+    pub path: PathBuf,
+    pub policy: webhook::inbox::Policy,
+    /// Not delivered at this age, an event is dead.
+    pub age_max_s: u32,
 }
 
 /// What happens between SIGTERM and exit.

@@ -103,6 +103,7 @@ fn look(config: &Config, source: &ConfigSource, args: &Args, now: UnixMs) -> Vec
         lines.extend(upstreams(config));
     }
     let mut directories = BTreeSet::from([directory_of(&config.upgrade_socket)]);
+    directories.insert(&config.inbox.path);
     if let Some(api) = &config.embedded_api {
         let file = api.database_url.strip_prefix("sqlite://");
         let path = file.map(|f| Path::new(f.split('?').next().unwrap_or(f)));

@@ -55,6 +55,8 @@ pub struct File {
     pub schemes: BTreeMap<String, Scheme>,
     pub webhooks: Webhooks,
     pub dispatch: Dispatch,
+    #[schemars(extend("x-reload" = "restart"))]
+    pub inbox: Inbox,
     /// Kinds of event streams that routes refer to.
     pub streams: BTreeMap<String, Stream>,
     /// What is served. What no route matches is answered with 404.

@@ -298,6 +298,7 @@ fn keep_started(config: &mut Config, running: &Config) -> Vec<String> {
     config.cache.lock_timeout_ms = running.cache.lock_timeout_ms;
     config.drain = running.drain;
     config.replay = running.replay;
+    config.inbox = running.inbox.clone();
     config.restart_keys = running.restart_keys.clone();
     changed
 }

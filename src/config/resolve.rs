@@ -174,6 +174,7 @@ fn build(file: &raw::File, merged: &Merged, env: &Env, report: &mut Report<'_>) 
         cache,
         replay: traffic::replay(file),
         dispatch: Arc::new(dispatch),
+        inbox: traffic::inbox(&file.inbox),
         routes,
         drain,
         log,

@@ -92,6 +92,22 @@ metrics! {
         "Webhooks that are no longer attempted, by reason.";
     replay_entries: gauge "maitred_replay_entries" []
         "Entries held by the replay store.";
+    inbox_writable: gauge "maitred_inbox_writable" []
+        "1 while webhooks can be kept, 0 after a failed write until the disk is proven again.";
+    inbox_commit_seconds: seconds "maitred_inbox_commit_duration_seconds" ["fsync"]
+        "Time of one commit of the inbox, with an fsync (yes) or without (no).";
+    inbox_commands: counter "maitred_inbox_commands_total" []
+        "Commands committed by the inbox; per commit, this is the size of a batch.";
+    inbox_entries: gauge "maitred_inbox_entries" ["endpoint", "standing"]
+        "Webhooks in the inbox (pending, dead, delivered).";
+    inbox_bytes: gauge "maitred_inbox_bytes" ["endpoint", "standing"]
+        "What they take.";
+    inbox_oldest: gauge "maitred_inbox_oldest_age_seconds" ["endpoint", "standing"]
+        "Age of the oldest of them.";
+    inbox_claimed: gauge "maitred_inbox_claimed" []
+        "Webhooks being delivered now.";
+    inbox_disk_bytes: gauge "maitred_inbox_disk_bytes" []
+        "What the inbox takes on disk, removed webhooks included until they are compacted away.";
     streams: gauge "maitred_streams_open" ["route"]
         "Event streams open now.";
     streams_closed: counter "maitred_streams_closed_total" ["route", "reason"]

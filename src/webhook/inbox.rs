@@ -27,6 +27,7 @@ mod read;
 mod record;
 mod rows;
 mod state;
+mod step;
 mod walk;
 mod writer;
 

@@ -129,6 +129,35 @@ pub struct Webhooks {
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
+/// Where accepted webhooks are kept until they are delivered, and how much of them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inbox {
+    /// Folder on a local disk, for this process alone; made at start. Who can read it can read the
+    /// webhooks in it.
+    #[schemars(length(min = 1))]
+    pub path: String,
+    /// Webhooks that are pending or dead; when there are so many, new ones get 503.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub entries_max: u64,
+    /// What they take; when they take so much, new ones get 503.
+    #[schemars(range(min = 1_048_576))]
+    pub bytes_max: u64,
+    /// A webhook that is not delivered at this age is dead.
+    #[schemars(range(min = 60, max = 31_536_000))]
+    pub age_max_s: u32,
+    /// How long a dead one can still be looked at and redelivered; then it is removed.
+    #[schemars(range(min = 60, max = 31_536_000))]
+    pub dead_keep_s: u32,
+    /// How long a delivered one can still be looked at and redelivered.
+    #[schemars(range(max = 31_536_000))]
+    pub delivered_keep_s: u32,
+    /// What delivered ones take; beyond it the oldest are removed before their time.
+    pub delivered_bytes_max: u64,
+    /// With less free space on the disk than this, new webhooks get 503. Deliveries need some of it.
+    pub disk_free_bytes_min: u64,
+}
+
 /// One `/webhooks/{name}`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Report;
-use crate::config::{CacheLimits, ReplayLimits, Route, raw};
+use crate::config::{CacheLimits, Inbox, ReplayLimits, Route, raw};
 use crate::plan::Then;
 use crate::webhook::dispatch;
-use crate::{cache, limit, stream, upstream};
+use crate::{cache, limit, stream, upstream, webhook};
 
 /// The class that counts what fails verification; routes do not name it.
 const WEBHOOKS_FAILED: &str = "webhooks_failed";
@@ -243,6 +243,21 @@ pub(super) fn dispatch(
         rate_max: raw.rate_max,
         attempt_timeout_ms: raw.attempt_timeout_ms,
         endpoints: endpoints.collect(),
+    }
+}
+
+pub(super) fn inbox(raw: &raw::Inbox) -> Inbox {
+    Inbox {
+        path: PathBuf::from(&raw.path),
+        policy: webhook::inbox::Policy {
+            entries_max: raw.entries_max,
+            bytes_max: raw.bytes_max,
+            dead_keep_s: raw.dead_keep_s,
+            delivered_keep_s: raw.delivered_keep_s,
+            delivered_bytes_max: raw.delivered_bytes_max,
+            disk_free_bytes_min: raw.disk_free_bytes_min,
+        },
+        age_max_s: raw.age_max_s,
     }
 }
 

@@ -19,6 +19,9 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: &[u8] = b"FJL\x03";
 const KIND_MAX: u8 = 4;
+/// Names of what was cut off begin so; the newest few are kept.
+const CUT: &str = "cut-";
+const CUTS_MAX: usize = 8;
 
 /// What was cut off the end of the journal.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,8 +59,9 @@ pub(super) fn settle(database: &Path, keep: &Path) -> Result<Option<Cut>, Journa
     let cut = match bytes {
         0 => None,
         _ => {
-            let kept_at = keep.join(format!("cut-{number}-{ends}"));
+            let kept_at = keep.join(format!("{CUT}{number}-{ends}"));
             copy(&last, ends, bytes, &kept_at)?;
+            forget_old_cuts(keep)?;
             Some(Cut { kept_at, bytes })
         }
     };
@@ -103,6 +107,23 @@ fn whole_commits(journal: &Path) -> io::Result<u64> {
         ends += bytes;
     }
     Ok(ends)
+}
+
+/// A process that is killed often leaves something each time.
+fn forget_old_cuts(keep: &Path) -> io::Result<()> {
+    let mut cuts = Vec::new();
+    for file in std::fs::read_dir(keep)? {
+        let file = file?;
+        if file.file_name().to_string_lossy().starts_with(CUT) {
+            cuts.push((file.metadata()?.modified()?, file.path()));
+        }
+    }
+    cuts.sort();
+    let too_many = cuts.len().saturating_sub(CUTS_MAX);
+    for (_, path) in cuts.into_iter().take(too_many) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 /// Bytes from `position` to the last one that is not zero: a journal is longer than what was written.

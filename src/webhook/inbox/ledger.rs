@@ -12,9 +12,9 @@ use std::sync::Arc;
 use super::event::{EntryId, Memory};
 use super::key;
 use super::operator::{EndpointStats, Standing};
-use super::record::Record;
+use super::record;
 use super::rows::{RowError, Rows, Table};
-use super::state::{Change, Move};
+use super::state::Change;
 use crate::kernel::clock::UnixMs;
 
 #[derive(Debug, Default)]
@@ -44,16 +44,16 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    pub(super) fn apply(&mut self, moved: &Move) {
-        if let Some(from) = moved.from {
+    pub(super) fn count(&mut self, size: u64, from: Option<Standing>, to: Option<Standing>) {
+        if let Some(from) = from {
             let (entries, bytes) = self.of(from);
             *entries = entries.saturating_sub(1);
-            *bytes = bytes.saturating_sub(moved.bytes);
+            *bytes = bytes.saturating_sub(size);
         }
-        if let Some(to) = moved.to {
+        if let Some(to) = to {
             let (entries, bytes) = self.of(to);
             *entries += 1;
-            *bytes += moved.bytes;
+            *bytes += size;
         }
     }
 
@@ -86,8 +86,8 @@ impl Ledger {
         }
         let mut broken = None;
         rows.scan(Table::Entries, &[], &[0xff; 9], &mut |at, row| {
-            let record = match Record::decode(row) {
-                Ok(record) => record,
+            let (endpoint, bytes, standing) = match record::tally(row) {
+                Ok(tally) => tally,
                 Err(error) => {
                     broken = Some(error);
                     return ControlFlow::Break(());
@@ -95,13 +95,7 @@ impl Ledger {
             };
             let id = key::id_of(at).map_or(0, |id| id.0);
             ledger.next_id = ledger.next_id.max(id.saturating_add(1));
-            let standing = record.state().standing();
-            ledger.count(&Move {
-                endpoint: record.endpoint,
-                bytes: record.bytes,
-                from: None,
-                to: Some(standing),
-            });
+            ledger.count(endpoint, bytes, None, Some(standing));
             ControlFlow::Continue(())
         })?;
         if let Some(error) = broken {
@@ -120,6 +114,13 @@ impl Ledger {
     /// After a batch was written. Whether anything may have become due.
     pub(super) fn absorb(&mut self, change: &Change) -> bool {
         let mut due = false;
+        // Rows that came after they were looked for lower them again.
+        for (prefix, at) in &change.floors {
+            let floor = self.floors.entry(prefix.clone()).or_default();
+            if *floor < *at {
+                floor.clone_from(at);
+            }
+        }
         for ((table, at), value) in change.writes.iter() {
             match (table, value) {
                 (Table::Index, Some(value)) => {
@@ -138,7 +139,7 @@ impl Ledger {
             }
         }
         for moved in &change.moves {
-            self.count(moved);
+            self.count(&moved.endpoint, moved.bytes, moved.from, moved.to);
         }
         for id in &change.settled {
             // An unclaimed entry is due at once.
@@ -147,30 +148,26 @@ impl Ledger {
         due
     }
 
-    fn count(&mut self, moved: &Move) {
-        self.totals.apply(moved);
-        let endpoint = moved.endpoint.as_str();
+    fn count(&mut self, endpoint: &str, bytes: u64, from: Option<Standing>, to: Option<Standing>) {
+        self.totals.count(bytes, from, to);
         if !self.tallies.contains_key(endpoint) {
             self.tallies.insert(endpoint.into(), Default::default());
         }
         let Some([pending, dead, delivered]) = self.tallies.get_mut(endpoint) else {
             return;
         };
-        let mut of = |standing, change: fn(&mut Tally, u64)| {
-            let tally = match standing {
-                Standing::Pending => &mut *pending,
-                Standing::Dead => &mut *dead,
-                Standing::Delivered => &mut *delivered,
-            };
-            change(tally, moved.bytes);
+        let mut of = |standing, change: fn(&mut Tally, u64)| match standing {
+            Standing::Pending => change(pending, bytes),
+            Standing::Dead => change(dead, bytes),
+            Standing::Delivered => change(delivered, bytes),
         };
-        if let Some(from) = moved.from {
+        if let Some(from) = from {
             of(from, |tally, bytes| {
                 tally.entries = tally.entries.saturating_sub(1);
                 tally.bytes = tally.bytes.saturating_sub(bytes);
             });
         }
-        if let Some(to) = moved.to {
+        if let Some(to) = to {
             of(to, |tally, bytes| {
                 tally.entries += 1;
                 tally.bytes += bytes;
@@ -182,6 +179,12 @@ impl Ledger {
 
     pub(super) fn claim(&mut self, id: EntryId) -> bool {
         self.claimed.insert(id)
+    }
+
+    pub(super) fn unclaim(&mut self, ids: impl Iterator<Item = EntryId>) {
+        for id in ids {
+            self.claimed.remove(&id);
+        }
     }
 
     pub(super) fn is_claimed(&self, id: EntryId) -> bool {

@@ -129,14 +129,20 @@ impl Local {
         if self.able().is_err() {
             return Vec::new();
         }
-        let destination = destination.to_owned();
+        let (destination, shared) = (destination.to_owned(), self.shared.clone());
         let claimed = self
-            .read(move |disk, ledger| read::claim(disk, ledger, &destination, max, now))
+            .read(move |disk, ledger| {
+                let claimed = read::claim(disk, ledger, &destination, max, now)?;
+                Ok(Untaken { claimed, shared })
+            })
             .await;
-        claimed.unwrap_or_else(|error| {
-            tracing::error!(%error, "nothing can be claimed from the inbox");
-            Vec::new()
-        })
+        match claimed {
+            Ok(mut untaken) => std::mem::take(&mut untaken.claimed),
+            Err(error) => {
+                tracing::error!(%error, "nothing can be claimed from the inbox");
+                Vec::new()
+            }
+        }
     }
 
     /// Runs where it may block; the folder stays open meanwhile.
@@ -206,6 +212,25 @@ impl Local {
                 Err(Unwritable::Failed(other.to_string()))
             }
         }
+    }
+}
+
+/// Claims on their way to who asked. If nobody waits for them any more, they end.
+struct Untaken {
+    claimed: Vec<Claimed>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        if self.claimed.is_empty() {
+            return;
+        }
+        let ids = self.claimed.iter().map(|claimed| claimed.id);
+        read::locked(&self.shared.ledger).unclaim(ids);
+        self.shared
+            .changed
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

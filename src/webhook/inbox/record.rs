@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Attempt, DeadReason, EntryId, Event, Outcome};
 use super::key::Lane;
-use super::operator::{State, Summary};
+use super::operator::{Standing, State, Summary};
 use super::rows::{RowError, Table};
 use crate::kernel::clock::UnixMs;
 
@@ -43,6 +43,16 @@ pub(super) enum StateRecord {
     Delivered(i64),
 }
 
+impl StateRecord {
+    fn standing(self) -> Standing {
+        match self {
+            Self::Pending(_) => Standing::Pending,
+            Self::Dead(..) => Standing::Dead,
+            Self::Delivered(_) => Standing::Delivered,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) enum ReasonRecord {
     Refused,
@@ -61,6 +71,26 @@ struct AttemptRecord {
 enum OutcomeRecord {
     Status(u16),
     NoAnswer(String),
+}
+
+/// The first fields of a [`Record`], read without a copy: a start reads all of them.
+#[derive(Deserialize)]
+struct RecordHead<'a> {
+    endpoint: &'a str,
+    _destination: &'a str,
+    _event_id: &'a str,
+    _received_at: i64,
+    bytes: u64,
+    _lane: Option<Lane>,
+    state: StateRecord,
+}
+
+/// Endpoint, bytes and standing of a record.
+pub(super) fn tally(row: &[u8]) -> Result<(&str, u64, Standing), RowError> {
+    let rest = formatted(row, Table::Entries)?;
+    let (head, _): (RecordHead<'_>, &[u8]) =
+        postcard::take_from_bytes(rest).map_err(|_| RowError::Garbled(Table::Entries))?;
+    Ok((head.endpoint, head.bytes, head.state.standing()))
 }
 
 /// All of an event but its body, which follows as it is.
@@ -289,6 +319,8 @@ mod tests {
             });
         }
         let record = Record::decode(&record.encode().unwrap()).unwrap();
+        let row = record.encode().unwrap();
+        assert_eq!(tally(&row).unwrap(), ("billing", 10, Standing::Pending));
         let summary = record.summary(EntryId(1));
         assert_eq!((summary.attempts, summary.history.len()), (20, HISTORY_MAX));
         assert_eq!(summary.history[0].at, UnixMs(4));

@@ -1,3 +1,5 @@
+//! A journal that is torn, flipped or full of holes, and what is left of the inbox.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +70,7 @@ async fn a_torn_last_commit_is_cut_off_and_what_was_before_it_stays() {
     let scratch = tempfile::tempdir().unwrap();
     let ids = filled(scratch.path()).await;
     let whole = written(&journal_of(scratch.path()));
-    for torn in [1, 12, 13, 200, 500] {
+    for torn in [1, 12, 13, 100, 200, 250, 300, 350, 400, 500] {
         let journal = &whole[..whole.len() - torn];
         let (found, cut) = reopened(scratch.path(), journal, &ids).await;
         assert_eq!(found, ids[..APPENDS - 1], "{torn} bytes torn off");
@@ -77,6 +79,10 @@ async fn a_torn_last_commit_is_cut_off_and_what_was_before_it_stays() {
         assert_eq!(u64::try_from(kept.len()).unwrap(), cut.bytes);
         assert!(journal.ends_with(&kept) && !kept.is_empty());
     }
+    let files = fs::read_dir(scratch.path()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let cuts = names.filter(|name| name.starts_with("cut-")).count();
+    assert!((1..=8).contains(&cuts), "{cuts} are kept");
 }
 
 #[tokio::test]

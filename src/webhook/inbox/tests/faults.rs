@@ -1,3 +1,5 @@
+//! A disk that fails or is full under a running inbox; see `faults.c`.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! An inbox killed with SIGKILL at any moment, again and again.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -1,6 +1,10 @@
+//! The writer and its folder: group commit, one owner at a time, health, claims.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use super::settings;
 use crate::kernel::clock::{Clock, UnixMs};
@@ -200,4 +204,35 @@ async fn a_writer_that_panics_is_loud_and_confirms_nothing() {
     let next = inbox.append(event("billing", "evt_2", b"{}"), Vec::new());
     assert!(matches!(next.await, Err(Unwritable::Failed(_))));
     assert!(inbox.claim("api", 9, UnixMs(1_000)).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_claim_that_nobody_took_does_not_last() {
+    let scratch = tempfile::tempdir().unwrap();
+    let inbox = Inbox::open(settings(scratch.path(), Policy::default()));
+    let inbox = inbox.await.unwrap().inbox;
+    let kept = inbox.append(event("billing", "evt_1", b"{}"), Vec::new());
+    kept.await.unwrap();
+    let mut changes = inbox.subscribe();
+    for _ in 0..20 {
+        changes.mark_unchanged();
+        // Polled once, which sends it off, and given up. It may be done by then, and is taken.
+        match inbox.claim("api", 1, UnixMs(1_000)).now_or_never() {
+            Some(taken) => {
+                let unclaim = taken.iter().map(|c| (c.id, Settlement::Unclaim));
+                inbox
+                    .settle(unclaim.collect(), UnixMs(1_000))
+                    .await
+                    .unwrap();
+            }
+            None => {
+                tokio::time::timeout(super::PATIENCE, changes.changed())
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+        }
+        assert_eq!(inbox.stats().await.unwrap().claimed, 0);
+    }
+    assert_eq!(inbox.claim("api", 1, UnixMs(1_000)).await.len(), 1);
 }
