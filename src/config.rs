@@ -146,8 +146,6 @@ pub struct Inbox {
     /// Of the engine on disk.
     pub path: PathBuf,
     pub policy: webhook::inbox::Policy,
-    /// Not delivered at this age, an event is dead.
-    pub age_max_s: u32,
 }
 
 /// Where webhooks are kept until they are delivered.

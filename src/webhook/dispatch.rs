@@ -36,6 +36,8 @@ pub struct Policy {
     pub attempts_max: u32,
     /// Longest time from the first failed attempt to the last one.
     pub age_max_s: u32,
+    /// Longest time in which an event is tried at all, from its receipt or its redelivery.
+    pub kept_max_s: u32,
     /// Longest wait after the first attempt; each further one is [`backoff::FACTOR`] times as long.
     pub backoff_base_ms: u64,
     /// Longest wait at all.
@@ -145,6 +147,7 @@ impl Default for Policy {
         Self {
             attempts_max: 10,
             age_max_s: 86_400,
+            kept_max_s: 259_200,
             backoff_base_ms: 10_000,
             backoff_cap_ms: 36_000_000,
             concurrency_max: 64,

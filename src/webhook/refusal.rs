@@ -333,6 +333,12 @@ mod tests {
             Refusal::Replay,
             Refusal::InProgress,
             Refusal::StoreFull,
+            Refusal::StoreAway,
+            Refusal::BadBody(""),
+            Refusal::MissingField(""),
+            Refusal::NothingSigned,
+            Refusal::CertificatePlace,
+            Refusal::CertificateAway,
         ];
         for refusal in &all {
             assert!(!refusal.hint().is_empty(), "{refusal}");

@@ -75,7 +75,10 @@ impl Window {
             webhooks: Box::new(
                 || json!([{ "endpoint": "billing", "outcome": "accepted", "count": 3 }]),
             ),
-            inbox: Some(inbox.clone()),
+            inbox: Box::new({
+                let inbox = inbox.clone();
+                move || Some(inbox.clone())
+            }),
             token: Box::new(move || token.clone()),
             clock: Clock::system(),
         };
@@ -180,6 +183,7 @@ pub fn event(endpoint: &str, event_id: &str) -> Event {
             ("user-agent".into(), "Provider/1.0".into()),
             ("x-signature".into(), "(masked)".into()),
         ],
+        authenticated: "body".into(),
         traceparent: None,
         order_key: None,
         body: Bytes::from_static(b"{\"amount\":5000}"),

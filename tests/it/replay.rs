@@ -109,6 +109,7 @@ fn message(bytes: u64, event: Option<&str>) -> Verified {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&bytes.to_le_bytes());
     Verified {
+        covers: maitred::webhook::Covers::Body,
         replay_key: ReplayKey(key),
         signed_at: Some(NOW),
         expires_at: Some(EXPIRES),

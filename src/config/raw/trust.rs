@@ -156,7 +156,8 @@ pub struct Inbox {
     /// What they take; when they take so much, new ones get 503.
     #[schemars(range(min = 1_048_576))]
     pub bytes_max: u64,
-    /// A webhook that is not delivered at this age is dead.
+    /// An attempt that fails at this age of the webhook is its last one, however long the API was away
+    /// before.
     #[schemars(range(min = 60, max = 31_536_000))]
     pub age_max_s: u32,
     /// How long a dead one can still be looked at and redelivered; then it is removed.

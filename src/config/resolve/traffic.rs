@@ -234,6 +234,7 @@ pub(super) fn dispatch(
     dispatch::Policy {
         attempts_max: raw.attempts_max,
         age_max_s: raw.age_max_s,
+        kept_max_s: file.inbox.age_max_s,
         backoff_base_ms: raw.backoff_base_ms,
         backoff_cap_ms: raw.backoff_cap_ms,
         concurrency_max: raw.concurrency_max,
@@ -256,7 +257,6 @@ pub(super) fn inbox(raw: &raw::Inbox) -> Inbox {
             delivered_bytes_max: raw.delivered_bytes_max,
             disk_free_bytes_min: raw.disk_free_bytes_min,
         },
-        age_max_s: raw.age_max_s,
     }
 }
 

@@ -59,7 +59,9 @@ fn retry(
     // Counted from the first failure: time in which the destination was away and nothing was tried is
     // not held against the event, nor is the time before an operator's redelivery.
     let first_failed_at = claimed.first_failed_at.unwrap_or(attempt.at);
-    let too_old_at = first_failed_at.plus(Duration::from_secs(policy.age_max_s.into()));
+    let tried_until = first_failed_at.plus(Duration::from_secs(policy.age_max_s.into()));
+    let kept_until = Duration::from_secs(policy.kept_max_s.into());
+    let too_old_at = tried_until.min(claimed.patience_from.plus(kept_until));
     let earliest = now.plus(retry_after.unwrap_or_default());
     if now >= too_old_at || earliest > too_old_at {
         let reason = DeadReason::TooOld;

@@ -291,6 +291,7 @@ async fn an_event_and_its_memory_are_kept_in_one_step() {
     let store = Store::redis(policy, node.redis.clone(), "test");
     let now = Clock::system().unix();
     let message = Verified {
+        covers: maitred::webhook::Covers::Body,
         replay_key: ReplayKey([7; 32]),
         signed_at: Some(now),
         expires_at: Some(UnixMs(now.0 + 305_000)),

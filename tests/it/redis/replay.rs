@@ -20,6 +20,7 @@ fn store(node: &Node) -> Store {
 
 fn message(byte: u8) -> Verified {
     Verified {
+        covers: maitred::webhook::Covers::Body,
         replay_key: ReplayKey([byte; 32]),
         signed_at: Some(NOW),
         expires_at: Some(UnixMs(NOW.0 + 305_000)),

@@ -93,6 +93,7 @@ fn weather(rng: &mut StdRng) -> Weather {
     let order_timeout_s = rng.random_range(0..8_u32).try_into().ok();
     let policy = Policy {
         attempts_max: rng.random_range(2..7),
+        kept_max_s: 1_000_000,
         age_max_s: rng.random_range(20..200),
         backoff_base_ms: rng.random_range(10..1_000),
         backoff_cap_ms: 20_000,

@@ -19,6 +19,9 @@ use crate::kernel::clock::{Clock, UnixMs};
 use crate::webhook::inbox::{DeadReason, EntryId, Event, Settlement};
 
 /// Between what the pool says and what the dispatcher makes of it, settling included.
+/// A process that starts knows nothing of its destination and tries a few at a time, as after so many
+/// answers.
+const HEAD_START: u32 = 3;
 const NOTICED_WITHIN_MS: i64 = 50;
 
 /// How the world of one seed is.
@@ -143,7 +146,7 @@ impl Shared {
             starts: Vec::new(),
             in_flight: 0,
             life: 0,
-            answers: 0,
+            answers: HEAD_START,
             away_at: 0,
             breaker: SimBreaker::default(),
             rng,
@@ -169,7 +172,7 @@ impl Shared {
         world.life += 1;
         world.starts.clear();
         world.in_flight = 0;
-        world.answers = 0;
+        world.answers = HEAD_START;
         world.away_at = now - NOTICED_WITHIN_MS;
         world.breaker = SimBreaker::default();
         let forgets = world.weather.disk_failing > 0;
