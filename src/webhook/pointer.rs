@@ -26,11 +26,19 @@ impl Pointer {
     /// might take the other one.
     #[must_use]
     pub fn find(&self, json: &[u8]) -> Option<String> {
-        let mut reader = serde_json::Deserializer::from_slice(json);
+        // What is skipped is not looked at by the reader, and JSON is UTF-8 everywhere.
+        let text = std::str::from_utf8(json).ok()?;
+        let mut reader = serde_json::Deserializer::from_str(text);
         let found = Walk(&self.0).deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         found
     }
+}
+
+/// Digits without a sign or a leading zero, as RFC 6901 has it.
+fn index(step: &str) -> Option<usize> {
+    let canonical = step == "0" || !step.starts_with(['0', '+']);
+    step.parse().ok().filter(|_| canonical)
 }
 
 fn unescape(step: &str) -> Option<String> {
@@ -75,7 +83,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let (wanted, rest) = match self.0 {
-            [step, rest @ ..] => (step.parse::<usize>().ok(), rest),
+            [step, rest @ ..] => (index(step), rest),
             [] => (None, self.0),
         };
         let mut found = None;
@@ -159,6 +167,9 @@ mod tests {
         ] {
             assert_eq!(find("/id", json), None, "{json}");
         }
+        for index in ["/+1", "/01", "/-", "/ 1"] {
+            assert_eq!(find(index, r#"["a","b"]"#), None, "{index}");
+        }
         for bad in ["", "id", "/a~2", "/a~"] {
             assert!(Pointer::parse(bad).is_none(), "{bad}");
         }
@@ -168,6 +179,8 @@ mod tests {
                 .find(b"{\"id\":\"\xff\"}")
                 .is_none()
         );
+        let elsewhere = b"{\"id\":\"a\",\"x\":\"\xff\"}";
+        assert!(Pointer::parse("/id").unwrap().find(elsewhere).is_none());
         let deep = "[".repeat(100_000);
         assert_eq!(find("/id", &deep), None);
     }
