@@ -223,7 +223,7 @@ impl ProxyHttp for Edge {
         guarded::disarm(session);
         if session.downstream_session.is_http2() {
             ctx.protocol = Protocol::Http2;
-            h2_as_h1(session.req_header_mut())?;
+            facts::h2_as_h1(session.req_header_mut())?;
         }
         let given = session
             .req_header()
@@ -486,16 +486,4 @@ impl ProxyHttp for Edge {
         }
         log::access(&self.shared, session, error, ctx);
     }
-}
-
-/// Pingora's background subrequests re-read the request line with a parser that knows no HTTP/2, so
-/// from here on the header says 1.1; the real protocol is in the context.
-fn h2_as_h1(header: &mut RequestHeader) -> Result<()> {
-    if !header.headers.contains_key(http::header::HOST)
-        && let Some(authority) = header.uri.authority().map(ToString::to_string)
-    {
-        header.insert_header(http::header::HOST, authority)?;
-    }
-    header.set_version(http::Version::HTTP_11);
-    Ok(())
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::request::Parts;
+use pingora::http::RequestHeader;
 
 use crate::guard::{self, Policy};
 use crate::kernel::facts::{Facts, Protocol, Scheme};
@@ -45,4 +46,16 @@ pub fn read(
         sni: connection.sni,
         content_length: framing.content_length,
     })
+}
+
+/// Pingora's background subrequests re-read the request line with a parser that knows no HTTP/2, so
+/// from here on the header says 1.1; the real protocol is in the context.
+pub(super) fn h2_as_h1(header: &mut RequestHeader) -> pingora::Result<()> {
+    if !header.headers.contains_key(http::header::HOST)
+        && let Some(authority) = header.uri.authority().map(ToString::to_string)
+    {
+        header.insert_header(http::header::HOST, authority)?;
+    }
+    header.set_version(http::Version::HTTP_11);
+    Ok(())
 }

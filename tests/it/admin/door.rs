@@ -259,7 +259,7 @@ async fn a_running_edge_asks_for_its_token_and_a_reload_replaces_it() {
     })
     .await;
     assert_eq!(status(TOKEN).await, 401);
-    // No endpoint of this edge keeps its webhooks.
+    // What is behind the door is the edge's own inbox.
     let mut connection = Connection::plain(edge.admin).await.unwrap();
     let token = format!("Bearer {next}");
     let headers = [("Authorization", token.as_str())];
@@ -267,10 +267,5 @@ async fn a_running_edge_asks_for_its_token_and_a_reload_replaces_it() {
         .request("GET", "/inbox", &headers, b"")
         .await
         .unwrap();
-    assert_eq!(answer.status, 404);
-    assert!(
-        answer.text().contains("mode = \\\"store\\\""),
-        "{}",
-        answer.text()
-    );
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }

@@ -230,6 +230,12 @@ impl Edge {
             edge.admin("/healthz").await.map(|_| ())
         })
         .await;
+        if flags.is_empty() && opens_a_folder(&edge.config) {
+            until("the inbox is open", || async {
+                edge.log().contains("inbox open").then_some(())
+            })
+            .await;
+        }
         edge
     }
 
@@ -333,6 +339,12 @@ impl Log {
                 .flatten()
         })
     }
+}
+
+/// Whether this configuration, which has a folder of the test's own for it, has webhooks kept on disk.
+fn opens_a_folder(config: &Path) -> bool {
+    let text = std::fs::read_to_string(config).unwrap();
+    text.contains("/inbox\"") && !text.contains("engine = \"redis\"")
 }
 
 /// Where a listener is, once it is; fails at once when the process has ended instead.
