@@ -82,7 +82,7 @@ pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
 
 /// Waits for the first webhook endpoint.
 async fn needed(shared: &Shared) {
-    while !shared.live.load().endpoints().next().is_some() {
+    while shared.live.load().endpoints().next().is_none() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

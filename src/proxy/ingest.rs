@@ -24,7 +24,7 @@ use crate::kernel::reply::Reply;
 use crate::limit::Quota;
 use crate::limit::key::Key;
 use crate::webhook::books::{Away, Books};
-use crate::webhook::inbox::Unwritable;
+use crate::webhook::inbox::{self, Unwritable};
 use crate::webhook::replay::{Arrival, Reservation};
 use crate::webhook::{Endpoint, Mode, Refusal, SignedParts, Verified, handshake, verify};
 
@@ -76,28 +76,14 @@ async fn handle(
     };
     let declared = admitted.facts.content_length;
     let (body, _held) = body::read_whole(session, limits, declared, &shared.bodies).await?;
-    let headers = &session.req_header().headers;
-    let prepared = endpoint.scheme.prepare(headers, received_at).await;
-    prepared.map_err(|refusal| failures.refuse(refusal))?;
-    let verified = match check(session, shared, endpoint, admitted, &body) {
-        Ok(verified) => verified,
-        Err(refusal) => {
-            if let Some((code, reply)) = handshake::code(endpoint, &body) {
-                tracing::warn!(
-                    webhook.endpoint = %endpoint.name, code = code.reveal(),
-                    "an unsigned verification code has come; switch danger_clover_verification off once \
-                     it is typed in"
-                );
-                ctx.outcome = Some("handshake");
-                return Ok(reply);
-            }
-            return Err(failures.refuse(refusal));
+    let judged = judge(session, shared, admitted, endpoint, &body, &failures).await?;
+    let verified = match judged {
+        Judged::Event(verified) => verified,
+        Judged::Handshake(reply) => {
+            ctx.outcome = Some("handshake");
+            return Ok(reply);
         }
     };
-    if let Some(reply) = handshake::answer(endpoint, &verified, &body) {
-        ctx.outcome = Some("handshake");
-        return Ok(reply);
-    }
     let secret = [endpoint.name.as_ref(), verified.secret_name.as_ref()];
     shared
         .metrics
@@ -126,11 +112,7 @@ async fn handle(
     match endpoint.mode {
         Mode::Store => {
             let event = keep::event(endpoint, &verified, &parts.headers, event);
-            let memories = reservation.memory(shared.clock.unix());
-            let kept = books.inbox.append(event, memories).await;
-            let id = kept.map_err(|error| unwritable(&error))?;
-            tracing::debug!(inbox.id = %id, webhook.endpoint = %endpoint.name, "kept");
-            commit(shared, reservation).await;
+            store(shared, &books, reservation, event).await?;
             ctx.outcome = Some("accepted");
             Ok(answer("accepted", &verified))
         }
@@ -147,6 +129,59 @@ async fn handle(
             Ok(reply)
         }
     }
+}
+
+/// What a message turned out to be.
+enum Judged {
+    Event(Verified),
+    /// The provider tries the URL out; nothing is kept or delivered.
+    Handshake(Reply),
+}
+
+async fn judge(
+    session: &Session,
+    shared: &Shared,
+    admitted: &Admitted,
+    endpoint: &Endpoint,
+    body: &[u8],
+    failures: &Failures<'_>,
+) -> Result<Judged, Reject> {
+    let headers = &session.req_header().headers;
+    let prepared = endpoint.scheme.prepare(headers, shared.clock.unix()).await;
+    prepared.map_err(|refusal| failures.refuse(refusal))?;
+    match check(session, shared, endpoint, admitted, body) {
+        Ok(verified) => Ok(match handshake::answer(endpoint, &verified, body) {
+            Some(reply) => Judged::Handshake(reply),
+            None => Judged::Event(verified),
+        }),
+        Err(refusal) => {
+            let Some((code, reply)) = handshake::code(endpoint, body) else {
+                return Err(failures.refuse(refusal));
+            };
+            tracing::warn!(
+                webhook.endpoint = %endpoint.name, code = code.reveal(),
+                "an unsigned verification code has come; switch danger_clover_verification off once \
+                 it is typed in"
+            );
+            Ok(Judged::Handshake(reply))
+        }
+    }
+}
+
+/// Returns once the event is on disk, with what must be remembered of it.
+async fn store(
+    shared: &Shared,
+    books: &Books,
+    reservation: Reservation,
+    event: inbox::Event,
+) -> Result<(), Reject> {
+    let endpoint = event.endpoint.clone();
+    let memories = reservation.memory(shared.clock.unix());
+    let kept = books.inbox.append(event, memories).await;
+    let id = kept.map_err(|error| unwritable(&error))?;
+    tracing::debug!(inbox.id = %id, webhook.endpoint = %endpoint, "kept");
+    commit(shared, reservation).await;
+    Ok(())
 }
 
 /// What came, beside what was verified.

@@ -105,7 +105,9 @@ impl Shelf {
             State::Closed => Some(Away::Closed.to_string()),
             State::Open(books) => match &*books.inbox.health().borrow() {
                 Health::Ready => None,
-                health => Some(format!("the journal is not writable: {health}")),
+                health @ (Health::Unwritable(_) | Health::Released | Health::Stopped(_)) => {
+                    Some(format!("the journal is not writable: {health}"))
+                }
             },
         }
     }

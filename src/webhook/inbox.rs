@@ -216,6 +216,7 @@ impl Inbox {
     /// # Errors
     /// [`Unwritable`]: nothing is promised, the provider must try again. It may be kept all the same.
     pub async fn append(&self, event: Event, memories: Vec<Memory>) -> Result<EntryId, Unwritable> {
+        let event = Box::new(event);
         let id = self.offer(Command::Append { event, memories }).await;
         id.map(EntryId)
     }

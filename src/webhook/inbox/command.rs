@@ -8,7 +8,7 @@ use crate::kernel::clock::UnixMs;
 #[derive(Clone, Debug)]
 pub(super) enum Command {
     Append {
-        event: Event,
+        event: Box<Event>,
         memories: Vec<Memory>,
     },
     Remember(Vec<Memory>),
