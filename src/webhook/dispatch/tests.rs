@@ -147,14 +147,14 @@ fn the_time_is_used_to_its_end_and_not_beyond() {
 #[test]
 fn an_event_that_waited_for_its_first_attempt_is_not_too_old() {
     let policy = Policy::default();
-    let later = UnixMs(NOW.0 + 3 * 86_400_000);
-    let settled = verdict::judge(
-        &claimed(1, None),
-        answered(later, status(500)),
-        &policy,
-        0.5,
-    );
-    assert_eq!(reason(&settled), None);
+    let after_days = |days: i64| {
+        let later = UnixMs(NOW.0 + days * 86_400_000);
+        let answered = answered(later, status(500));
+        reason(&verdict::judge(&claimed(1, None), answered, &policy, 0.5))
+    };
+    assert_eq!(after_days(2), None);
+    // There is an end to that, too.
+    assert_eq!(after_days(3), Some(DeadReason::TooOld));
 }
 
 /// Attempts of an event that always fails: when each is made, in seconds, and whether it yielded.
