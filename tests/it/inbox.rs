@@ -3,6 +3,7 @@
 
 mod kills;
 mod leaving;
+mod nodes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
