@@ -48,6 +48,12 @@ CMD ["serve"]
 FROM runtime AS maitred
 COPY --from=build /out/maitred /usr/local/bin/maitred
 COPY config/maitred.toml /etc/maitred/config/maitred.toml
+# Where the inbox is (inbox.path). A new named volume takes its owner and mode from here. It is not
+# declared a VOLUME: a read-only edge without one would then start on storage that goes with the
+# container, and lose webhooks it has answered with 200. As it is, it refuses to start.
+USER root
+RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/maitred
+USER 65532:65532
 WORKDIR /etc/maitred
 # https, http (redirect and health), admin. The admin port belongs to the operator's network only.
 EXPOSE 8443 8080 9090
