@@ -27,6 +27,10 @@ use crate::webhook::inbox::{
 };
 use crate::webhook::replay;
 
+const LOCAL_LEASE_MS: u32 = 3_600_000;
+const REDIS_LEASE_MS_MIN: u32 = 60_000;
+/// Pause before an inbox that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// How often what is past its time is forgotten, and space given back.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// How long a start waits for a process that is still writing what it has.
@@ -47,22 +51,27 @@ pub(super) enum Broken {
     Open(#[from] OpenError),
     #[error("{0}")]
     Redis(RedisError),
+    #[error("the dispatcher has stopped: {0}")]
+    Dispatcher(String),
     #[error("the inbox's writer has stopped: {0}")]
     Stopped(String),
 }
 
 /// Runs until the process closes. Nothing is opened while no webhook endpoint is configured.
 pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
+    let late = shared.live.load().endpoints().next().is_none();
     tokio::select! {
         () = needed(&shared) => {}
         () = shared.drain.reached(Phase::Closed) => return Ok(()),
     }
-    let books = Arc::new(open(&shared).await?);
+    let Some(books) = open_in_time(&shared, late).await? else {
+        return Ok(());
+    };
     shared.books.open(books.clone());
 
     let (stop, stopped) = watch::channel(Stop::Running);
     let (settings, changes) = watch::channel(delivery_settings(&shared.live.load()));
-    let deliveries = tokio::spawn(dispatch::run(Dispatch {
+    let mut deliveries = tokio::spawn(dispatch::run(Dispatch {
         backlog: Arc::new(books.inbox.clone()),
         deliver: Arc::new(Courier::new(shared.clone())),
         clock: shared.clock.clone(),
@@ -74,10 +83,31 @@ pub(super) async fn keep(shared: Arc<Shared>) -> Result<(), Broken> {
     let serving = serve(&shared, &books.inbox, &settings);
     tokio::select! {
         broken = serving => return Err(broken),
+        ended = &mut deliveries => {
+            let why = ended.err().map_or("it ended".to_owned(), |error| error.to_string());
+            return Err(Broken::Dispatcher(why));
+        }
         () = shared.drain.reached(Phase::Draining) => {}
     }
     leave(&shared, &books.inbox, &stop, deliveries).await;
     Ok(())
+}
+
+/// A start without its inbox fails. When a reload brings the first endpoint, the process has others to
+/// serve: webhooks get 503, readiness says why, and it is tried again. `None` = the process leaves.
+async fn open_in_time(shared: &Shared, late: bool) -> Result<Option<Arc<Books>>, Broken> {
+    loop {
+        let error = match open(shared).await {
+            Ok(books) => return Ok(Some(Arc::new(books))),
+            Err(error) if late => error,
+            Err(error) => return Err(error),
+        };
+        tracing::error!(%error, "no webhook can be accepted");
+        tokio::select! {
+            () = tokio::time::sleep(OPEN_AGAIN) => {}
+            () = shared.drain.reached(Phase::Closed) => return Ok(None),
+        }
+    }
 }
 
 /// Waits for the first webhook endpoint.
@@ -153,11 +183,16 @@ fn observer(metrics: Arc<Metrics>) -> Observer {
     })
 }
 
-/// The memory outlives a delivery in `pass` mode, which may take as long as the slowest pool allows.
+/// A reservation of this process always ends by itself, so its lease is only for what nobody thought of.
+/// One on Redis may outlive its node, and has to outlive a delivery in `pass` mode.
 fn replay_policy(live: &Live) -> replay::Policy {
+    let lease_ms = match live.config.replay.store {
+        ReplayStore::Local => LOCAL_LEASE_MS,
+        ReplayStore::Redis => super::live::delivery_ms_max(&live.config).max(REDIS_LEASE_MS_MIN),
+    };
     replay::Policy {
         entries_max: live.config.replay.entries_max,
-        lease_ms: super::live::delivery_ms_max(&live.config),
+        lease_ms,
         ..replay::Policy::default()
     }
 }

@@ -30,9 +30,9 @@ use crate::webhook::{Endpoint, Mode, Refusal, SignedParts, Verified, handshake, 
 
 /// The named limit for webhooks that fail verification, per address.
 const FAILURES_CLASS: &str = "webhooks_failed";
-/// How long a webhook waits for books that are not open yet, as in an upgrade; less than what the most
-/// impatient providers wait for an answer (Slack: 3 s).
-const BOOKS_WAIT: Duration = Duration::from_millis(2_500);
+/// How long a webhook waits for books that are not open yet, as in an upgrade. Most providers wait as
+/// long; for one that gives up sooner it is the same as a refusal, it comes again.
+const BOOKS_WAIT: Duration = Duration::from_secs(8);
 /// When a provider should come again after trouble of ours.
 const TROUBLE_RETRY_S: u32 = 5;
 
@@ -69,6 +69,8 @@ async fn handle(
         ctx.outcome = Some("handshake");
         return challenge(admitted, endpoint, received_at);
     }
+    // Counted from before the body is read: on the way out the books wait for it.
+    let _seat = shared.books.enter();
     let failures = Failures::of(ctx, shared, admitted);
     let limits = body::Limits {
         bytes_max: endpoint.body_bytes_max,

@@ -67,14 +67,18 @@ impl Shelf {
         self.0.state.send_replace(State::Closed);
     }
 
+    /// Counts in a webhook that will ask for the books, so that who closes them waits for it.
+    pub fn enter(&self) -> Seat {
+        self.0.lent.fetch_add(1, Ordering::SeqCst);
+        Seat(self.0.clone())
+    }
+
     /// The books for one webhook, waiting for them if they are not open yet.
     ///
     /// # Errors
     /// [`Away`] when they do not come within the time or were taken away.
     pub async fn lend(&self, within: Duration) -> Result<Lent, Away> {
-        // Counted before it looks, so that who closes and then counts misses nobody.
-        self.0.lent.fetch_add(1, Ordering::SeqCst);
-        let seat = Seat(self.0.clone());
+        let seat = self.enter();
         let mut state = self.0.state.subscribe();
         let opened = state.wait_for(|state| !matches!(state, State::Opening));
         let state = match tokio::time::timeout(within, opened).await {
@@ -140,8 +144,10 @@ impl Deref for Lent {
     }
 }
 
+/// A webhook that is counted in until this is dropped.
 #[derive(Debug)]
-struct Seat(Arc<Shared>);
+#[must_use = "counts for as long as it is held"]
+pub struct Seat(Arc<Shared>);
 
 impl Drop for Seat {
     fn drop(&mut self) {

@@ -174,6 +174,12 @@ impl Scheme {
         self.on_replay
     }
 
+    /// The header that carries the signature, or the secret itself.
+    #[must_use]
+    pub fn signature_header(&self) -> &HeaderName {
+        &self.header
+    }
+
     /// Whether a good signature says anything about the body.
     #[must_use]
     pub fn signs_body(&self) -> bool {

@@ -47,7 +47,7 @@ pub(super) fn event(
         content_type: event
             .content_type
             .map(|value| Bytes::copy_from_slice(value.as_bytes())),
-        headers: shown(headers),
+        headers: shown(headers, endpoint.scheme.keys().signature_header()),
         authenticated: Arc::from(verified.covers.as_str()),
         traceparent: traceparent.map(str::to_owned),
         order_key: order.map(Arc::from),
@@ -56,12 +56,12 @@ pub(super) fn event(
 }
 
 /// The request's fields as an operator may see them.
-fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
+fn shown(headers: &HeaderMap, signature: &HeaderName) -> Vec<(String, String)> {
     let mut left = HEADER_BYTES_MAX;
     let mut shown = Vec::new();
     for (name, value) in headers {
         let text = match value.to_str() {
-            Ok(text) if !authenticates(name) => text,
+            Ok(text) if !authenticates(name) && name != signature => text,
             Ok(_) | Err(_) => MASK,
         };
         let bytes = name.as_str().len() + text.len();
@@ -83,6 +83,8 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::{HEADER_BYTES_MAX, MASK, shown};
+
+    const SIGNATURE: HeaderName = HeaderName::from_static("x-acme-webhook");
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let field = |(name, value): &(&'static str, &'static str)| {
@@ -110,21 +112,34 @@ mod tests {
             "webhook-signature",
             "x-paystack-signature",
             "paypal-transmission-sig",
+            "x-acme-webhook",
         ];
         for name in secret {
             let headers = map(&[(name, "s3cret")]);
-            assert_eq!(shown(&headers), [(name.to_owned(), MASK.to_owned())]);
+            assert_eq!(
+                shown(&headers, &SIGNATURE),
+                [(name.to_owned(), MASK.to_owned())]
+            );
         }
         let plain = map(&[("user-agent", "Stripe/1.0"), ("x-request-id", "r1")]);
-        assert_eq!(shown(&plain)[0], ("user-agent".into(), "Stripe/1.0".into()));
-        assert_eq!(shown(&plain)[1], ("x-request-id".into(), "r1".into()));
+        assert_eq!(
+            shown(&plain, &SIGNATURE)[0],
+            ("user-agent".into(), "Stripe/1.0".into())
+        );
+        assert_eq!(
+            shown(&plain, &SIGNATURE)[1],
+            ("x-request-id".into(), "r1".into())
+        );
     }
 
     #[test]
     fn no_request_fills_the_inbox_with_fields() {
         let long: &'static str = "x".repeat(3_000).leak();
         let headers = map(&[("a", long), ("b", long), ("c", long), ("d", long)]);
-        let bytes: usize = shown(&headers).iter().map(|(n, v)| n.len() + v.len()).sum();
-        assert!(bytes <= HEADER_BYTES_MAX && shown(&headers).len() == 2);
+        let bytes: usize = shown(&headers, &SIGNATURE)
+            .iter()
+            .map(|(n, v)| n.len() + v.len())
+            .sum();
+        assert!(bytes <= HEADER_BYTES_MAX && shown(&headers, &SIGNATURE).len() == 2);
     }
 }

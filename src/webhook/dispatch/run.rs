@@ -81,6 +81,13 @@ pub async fn run<B: Backlog, D: Deliver>(mut dispatch: Dispatch<B, D>) {
             // A sender that is gone has nothing more to change.
             changed = dispatch.settings.changed() => if changed.is_err() { break },
             _ = stop.wait_for(|stop| *stop != Stop::Running) => break,
+            // A lane ends by itself only when it breaks; whoever runs this has to know.
+            Some(ended) = lanes.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a lane of the dispatcher broke off");
+                }
+                break;
+            }
         }
     }
     while let Some(ended) = lanes.join_next().await {

@@ -79,7 +79,9 @@ impl Local {
                 Seen::InFlight => return Standing::InFlight,
                 Seen::Nothing => {}
             }
-            if shard.is_full(*key) {
+            // Only a convenience for honest retries that were signed anew; what keeps replays out is the
+            // message. So it makes room instead of turning everybody away.
+            if shard.is_full(*key) && !shard.forget_oldest() {
                 return Standing::Full;
             }
         }
@@ -231,6 +233,22 @@ impl Shard {
             },
             Some(_) | None => Seen::Nothing,
         }
+    }
+
+    /// Forgets the accepted entry that would go first; `false` when all that is first is under way.
+    fn forget_oldest(&mut self) -> bool {
+        let done = |(_, key): &&(UnixMs, ReplayKey)| {
+            self.entries
+                .get(key)
+                .is_some_and(|entry| entry.state == State::Done)
+        };
+        let Some(oldest) = self.by_expiry.iter().take(SWEEP_MAX).find(done).copied() else {
+            return false;
+        };
+        self.by_expiry.remove(&oldest);
+        self.entries.remove(&oldest.1);
+        self.check_invariants();
+        true
     }
 
     fn is_full(&self, key: ReplayKey) -> bool {

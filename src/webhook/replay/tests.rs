@@ -169,6 +169,24 @@ fn a_full_store_refuses_and_forgets_nothing_that_counts() {
 }
 
 #[test]
+fn event_ids_make_room_and_messages_do_not() {
+    let store = store(2);
+    for (bytes, event) in [(1, "evt_1"), (2, "evt_2")] {
+        commit(fresh(&store, &message(bytes, Some(event)), NOW), NOW);
+    }
+    // The messages are past their time, their events are remembered for a day.
+    let after = UnixMs(EXPIRES.0);
+    let third = fresh(&store, &message(3, Some("evt_3")), after);
+    assert!(matches!(
+        reserve(&store, &message(4, Some("evt_3")), after),
+        Err(Refusal::InProgress)
+    ));
+    commit(third, after);
+    let known = reserve(&store, &message(4, Some("evt_3")), after);
+    assert!(matches!(known, Ok(Arrival::Duplicate)));
+}
+
+#[test]
 fn a_message_counts_until_its_own_timestamp_would_refuse_it() {
     let (store, first) = (store(10), message(1, None));
     commit(fresh(&store, &first, NOW), NOW);
